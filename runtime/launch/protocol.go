@@ -1,0 +1,210 @@
+package launch
+
+import (
+	"path/filepath"
+	"time"
+)
+
+// Version is the protocol's. A daemon speaks every version that running pods of
+// older releases may still use.
+const Version = 1
+
+// MaxFrame bounds one frame: a command with its environment and arguments fits
+// many times over (the kernel's own limit for both is 2 MiB by default).
+const MaxFrame = 16 << 20
+
+// MaxOutput bounds one output file that travels in the exit record and
+// MaxOutputs all of them together: values of parameters, not artifacts.
+const (
+	MaxOutput  = 4 << 20
+	MaxOutputs = 8 << 20
+)
+
+// File names in the control folder.
+const (
+	ConfigFile  = "config.json"
+	CommandFile = "command.json"
+	LockFile    = "lock"
+	SocketFile  = "s"
+	StartedFile = "started.json"
+	ExitFile    = "exit.json"
+	LogPrefix   = "log."
+)
+
+// ControlDir is the control folder of a container of the pod whose folder is podDir.
+func ControlDir(podDir, container string) string { return filepath.Join(podDir, container) }
+
+// Config is what the launcher knows before it has a command.
+type Config struct {
+	Version   int       `json:"version"`
+	Container string    `json:"container"` // the container's full name
+	Log       LogConfig `json:"log"`
+	// DaemonUID and DaemonGID own what the launcher leaves behind, where it may
+	// give files away.
+	DaemonUID int `json:"daemonUID"`
+	DaemonGID int `json:"daemonGID"`
+	// Mounts, Root and Masked build the view of the world for the process
+	// runtime; containers have theirs from the engine.
+	View *View `json:"view,omitempty"`
+}
+
+// View is what the process runtime's launcher arranges in its own mount namespace.
+type View struct {
+	// Mounts are made in order; HostPath may be a file or a folder.
+	Mounts []ViewMount `json:"mounts,omitempty"`
+	// Masked host folders appear empty.
+	Masked []string `json:"masked,omitempty"`
+	// Hostname, where the launcher has a UTS namespace.
+	Hostname string `json:"hostname,omitempty"`
+}
+
+// ViewMount is one bind mount, or a tmpfs where Memory is set.
+type ViewMount struct {
+	HostPath string `json:"hostPath,omitempty"`
+	Path     string `json:"path"`
+	ReadOnly bool   `json:"readOnly,omitempty"`
+	Memory   bool   `json:"memory,omitempty"`
+	Size     int64  `json:"size,omitempty"`
+}
+
+// LogConfig bounds a container's log.
+type LogConfig struct {
+	// MaxBytes is the most the log files may hold together; 0 means
+	// DefaultLogBytes. The head and the tail are kept, what lies between is
+	// dropped and counted.
+	MaxBytes int64 `json:"maxBytes,omitempty"`
+}
+
+// DefaultLogBytes is 100 MiB: a day of chatty training, a small part of a disk.
+const DefaultLogBytes = 100 << 20
+
+// Command is what runs, once.
+type Command struct {
+	// ID is the attempt's identity; the launcher runs one ID in its life.
+	ID   string   `json:"id"`
+	Argv []string `json:"argv"`
+	// Env is added to what the container has; later entries win.
+	Env []string `json:"env,omitempty"`
+	// ClearEnv drops what the launcher inherited first.
+	ClearEnv bool `json:"clearEnv,omitempty"`
+	// Dir is the working directory; empty keeps the container's.
+	Dir string `json:"dir,omitempty"`
+	// Directories are created with their parents (0777) before the start.
+	Directories []string `json:"directories,omitempty"`
+	// Outputs are read after everything has ended.
+	Outputs []Output `json:"outputs,omitempty"`
+	// Grace is how long the command has between SIGTERM and SIGKILL when the
+	// launcher itself is told to end.
+	Grace time.Duration `json:"grace,omitempty"`
+	// User is "uid[:gid]" for a launcher that runs as root and must not run the
+	// command so; empty keeps the launcher's own.
+	User string `json:"user,omitempty"`
+}
+
+// Output is a file to read after the command.
+type Output struct {
+	Name string `json:"name"`
+	Path string `json:"path"`
+}
+
+// Phase is where a launcher stands.
+type Phase string
+
+// The phases.
+const (
+	PhaseWaiting Phase = "waiting"
+	PhaseRunning Phase = "running"
+	PhaseExited  Phase = "exited"
+)
+
+// Frame is one message; exactly one field is set.
+type Frame struct {
+	Hello   *Hello      `json:"hello,omitempty"`
+	Launch  *Command    `json:"launch,omitempty"`
+	Started *Started    `json:"started,omitempty"`
+	Signal  *Signal     `json:"signal,omitempty"`
+	Stop    *Stop       `json:"stop,omitempty"`
+	Exited  *ExitRecord `json:"exited,omitempty"`
+	// Error answers a frame that could not be acted on.
+	Error string `json:"error,omitempty"`
+}
+
+// Hello is the launcher's first word on every connection.
+type Hello struct {
+	Version int   `json:"version"`
+	Phase   Phase `json:"phase"`
+	PID     int   `json:"pid"`
+}
+
+// Started says that the command's process exists.
+type Started struct {
+	CommandID string    `json:"commandID"`
+	PID       int       `json:"pid"`
+	At        time.Time `json:"at"`
+}
+
+// Signal asks for one signal to the command's process group.
+type Signal struct {
+	Number int `json:"number"`
+}
+
+// Stop asks for the end: SIGTERM, and SIGKILL to everything after Grace. A
+// launcher that still waits ends at once with a record of reason ReasonStopped.
+type Stop struct {
+	Grace time.Duration `json:"grace"`
+}
+
+// Reasons of an exit record.
+const (
+	ReasonCompleted = "Completed"          // code 0
+	ReasonError     = "Error"              // the command's own non-zero code or signal
+	ReasonCannotRun = "ContainerCannotRun" // it could not be executed: 126 or 127
+	ReasonOOMKilled = "OOMKilled"          // the kernel ended the command for memory
+	ReasonStopped   = "Stopped"            // skiff asked for the end
+	ReasonShutdown  = "Shutdown"           // somebody else ended the container: an infrastructure fault
+)
+
+// ExitRecord is the launcher's last word. It is written by rename after
+// everything in the container has been ended and reaped, so it is also the
+// proof that nothing of the container runs any more.
+type ExitRecord struct {
+	Version   int    `json:"version"`
+	CommandID string `json:"commandID,omitempty"`
+	// ExitCode is 128+signal for a command that a signal ended. It is never 0
+	// for a launcher that got no command.
+	ExitCode int    `json:"exitCode"`
+	Signal   int    `json:"signal,omitempty"`
+	Reason   string `json:"reason"`
+	Message  string `json:"message,omitempty"`
+	// StartedAt and FinishedAt are the command's, by this machine's clock.
+	StartedAt  time.Time `json:"startedAt,omitzero"`
+	FinishedAt time.Time `json:"finishedAt"`
+	// Outputs holds what each declared file held; a file that was not there, or
+	// not a regular file, is absent. OutputErrors says why one could not be
+	// read (too large, not a file …).
+	Outputs      map[string][]byte `json:"outputs,omitempty"`
+	OutputErrors map[string]string `json:"outputErrors,omitempty"`
+	LogBytes     int64             `json:"logBytes"`
+	LogDropped   int64             `json:"logDropped,omitempty"`
+	// CPUTime is user and system time of everything that was reaped; MaxRSS the
+	// largest process's resident set, in bytes.
+	CPUTime time.Duration `json:"cpuTime"`
+	MaxRSS  int64         `json:"maxRSS"`
+}
+
+// LogEntry is one record of a log file. On disk it is one line,
+//
+//	2006-01-02T15:04:05.000000000Z stdout F text
+//
+// the Container Runtime Interface's log format: F ends a line of the command's
+// output, P marks a part of one that is longer than LogChunk or that was
+// flushed unfinished. A line's text may hold any byte but '\n'.
+type LogEntry struct {
+	At      time.Time
+	Stream  string // "stdout" or "stderr"
+	Partial bool
+	Text    []byte
+}
+
+// LogChunk is the longest text of one entry.
+const LogChunk = 16 << 10
