@@ -23,4 +23,3 @@ var (
 	// ErrLocked: another process has the store open.
 	ErrLocked = errors.New("store is in use by another process")
 )
-
