@@ -55,6 +55,9 @@ type PodExtension struct {
 	Directories []string `json:"directories,omitempty"`
 	// Outputs are files the launcher reads after the command has ended.
 	Outputs []OutputFile `json:"outputs,omitempty"`
+	// Links and Collect carry KFP's custom artifact paths; see runtime/launch.
+	Links   []Link   `json:"links,omitempty"`
+	Collect *Collect `json:"collect,omitempty"`
 	// Queue names the scheduler's queue; empty means the namespace's own.
 	Queue string `json:"queue,omitempty"`
 	// Gang names a group of pods that are admitted all or none; GangSize is
@@ -68,6 +71,19 @@ type PodExtension struct {
 	// InfrastructureRetries counts how often the pod's work was started anew
 	// because of a fault that was not the user's.
 	InfrastructureRetries int `json:"infrastructureRetries,omitempty"`
+}
+
+// Link is a symbolic link made inside the container before the command starts.
+type Link struct {
+	Path   string `json:"path"`
+	Target string `json:"target"`
+}
+
+// Collect names a file in which the command lists artifacts that it wrote to
+// paths of its own choosing, and for each artifact the path where it is kept.
+type Collect struct {
+	Manifest string            `json:"manifest"`
+	Paths    map[string]string `json:"paths"`
 }
 
 // OutputFile is a file whose contents are part of the pod's result.

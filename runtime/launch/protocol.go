@@ -91,14 +91,37 @@ type Command struct {
 	Dir string `json:"dir,omitempty"`
 	// Directories are created with their parents (0777) before the start.
 	Directories []string `json:"directories,omitempty"`
+	// Links are symbolic links made before the start, parents included, where
+	// nothing stands at Path yet.
+	Links []Link `json:"links,omitempty"`
 	// Outputs are read after everything has ended.
 	Outputs []Output `json:"outputs,omitempty"`
+	// Collect moves outputs that a component wrote to a place of its own
+	// choosing into the place where they are kept, after a success.
+	Collect *Collect `json:"collect,omitempty"`
 	// Grace is how long the command has between SIGTERM and SIGKILL when the
 	// launcher itself is told to end.
 	Grace time.Duration `json:"grace,omitempty"`
 	// User is "uid[:gid]" for a launcher that runs as root and must not run the
 	// command so; empty keeps the launcher's own.
 	User string `json:"user,omitempty"`
+}
+
+// Link makes Path point to Target.
+type Link struct {
+	Path   string `json:"path"`
+	Target string `json:"target"`
+}
+
+// Collect names a KFP executor output (ml_pipelines.ExecutorOutput, JSON). For
+// each artifact in it that carries a custom path ("customPath" or
+// "custom_path") other than Paths[name], the file or folder there is copied to
+// Paths[name]: links inside are kept only where they stay inside, anything but
+// regular files and folders is left out. What fails is reported in the exit
+// record's OutputErrors under the artifact's name.
+type Collect struct {
+	Manifest string            `json:"manifest"`
+	Paths    map[string]string `json:"paths"`
 }
 
 // Output is a file to read after the command.
