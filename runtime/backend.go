@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/runtime/launch"
 )
 
@@ -127,20 +128,7 @@ type ImageRequest struct {
 	Auths map[string]string
 	// Pip is the package prelude of a lightweight component, where the engine
 	// recognised one; the process runtime prepares an environment from it.
-	Pip *PipPrelude
-}
-
-// PipPrelude is what "python3 -m pip install …" of a lightweight component asks for.
-type PipPrelude struct {
-	// Packages in order, as on the command line; Options are the other
-	// arguments (--no-deps, --index-url …) of the call they belong to.
-	Calls []PipCall `json:"calls"`
-}
-
-// PipCall is one call of pip.
-type PipCall struct {
-	Options  []string `json:"options,omitempty"`
-	Packages []string `json:"packages"`
+	Pip []core.PipCall
 }
 
 // ImageProgress tells how far the preparation of an image is.
@@ -157,6 +145,9 @@ type Image struct {
 	// What the image itself says, for pods that do not.
 	Entrypoint, Cmd, Env []string
 	WorkingDir, User     string
+	// PipSatisfied says that the request's Pip list is installed already, so
+	// that the command may leave it out.
+	PipSatisfied bool
 }
 
 // ContainerSpec is everything that is fixed when a container is created. The

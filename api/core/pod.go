@@ -68,9 +68,29 @@ type PodExtension struct {
 	Pools map[string]int64 `json:"pools,omitempty"`
 	// Network is "" (the profile's network) or "none".
 	Network string `json:"network,omitempty"`
+	// Stop asks the pod to end with its grace period; it then fails with reason
+	// Cancelled and stays readable, logs included. It is never taken back.
+	Stop bool `json:"stop,omitempty"`
+	// Environment is a package prelude that the engine recognised at the head
+	// of the command. A backend without images prepares it once and then runs
+	// Command in place of the container's; others run the command as it is.
+	Environment *Environment `json:"environment,omitempty"`
 	// InfrastructureRetries counts how often the pod's work was started anew
 	// because of a fault that was not the user's.
 	InfrastructureRetries int `json:"infrastructureRetries,omitempty"`
+}
+
+// Environment is what a lightweight component asks pip for before it runs.
+type Environment struct {
+	Calls []PipCall `json:"calls"`
+	// Command is the container's command without the prelude.
+	Command []string `json:"command"`
+}
+
+// PipCall is one "pip install": its options and its packages, in order.
+type PipCall struct {
+	Options  []string `json:"options,omitempty"`
+	Packages []string `json:"packages"`
 }
 
 // Link is a symbolic link made inside the container before the command starts.
