@@ -1,0 +1,66 @@
+"""Compiles every pipeline of the corpus and of the examples with the kfp SDK.
+
+Each source file names what it gives in PIPELINES: file name -> pipeline, or a tuple of the pipeline and
+keyword arguments for the compiler. Called by compile.sh.
+
+    compile.py             write the compiled files beside their sources
+    compile.py --check     write nothing; exit 1 and say which committed files differ
+"""
+import filecmp
+import importlib.util
+import os
+import pathlib
+import sys
+import tempfile
+import warnings
+
+warnings.filterwarnings('ignore')
+
+from kfp import compiler  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def load(source: pathlib.Path):
+    name = 'pipelines_' + source.parent.name.replace('-', '_') + '_' + source.stem
+    spec = importlib.util.spec_from_file_location(name, source)
+    module = importlib.util.module_from_spec(spec)
+    # The SDK reads components' source through inspect, which looks modules up by name.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module.PIPELINES
+
+
+def compile_to(pipeline, path: pathlib.Path):
+    arguments = {}
+    if isinstance(pipeline, tuple):
+        pipeline, arguments = pipeline
+    compiler.Compiler().compile(pipeline, str(path), **arguments)
+
+
+def main() -> int:
+    check = sys.argv[1:] == ['--check']
+    sources = sorted(ROOT.glob('examples/*/pipeline.py')) + sorted(ROOT.glob('test/corpus/*/pipelines*.py'))
+    stale, count = [], 0
+    with tempfile.TemporaryDirectory() as scratch:
+        for source in sources:
+            for name, pipeline in load(source).items():
+                count += 1
+                committed = source.parent / name
+                fresh = pathlib.Path(scratch) / f'{count}-{name}'
+                compile_to(pipeline, fresh)
+                if committed.exists() and filecmp.cmp(fresh, committed, shallow=False):
+                    continue
+                if check:
+                    stale.append(os.path.relpath(committed, ROOT))
+                else:
+                    committed.write_bytes(fresh.read_bytes())
+                    print('wrote', os.path.relpath(committed, ROOT))
+    for name in stale:
+        print(f'{name} differs from its source: run make corpus', file=sys.stderr)
+    print(f'{count} pipelines compiled, {len(stale)} stale')
+    return 1 if stale else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
