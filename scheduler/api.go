@@ -76,3 +76,52 @@ type Decision struct {
 	Grants []Grant
 	Waits  []Wait
 }
+
+// DefaultMaxWait is how long priority alone may hold an item back: six hours
+// is a working day's rest on a workstation, and longer than most single steps.
+const DefaultMaxWait = 6 * time.Hour
+
+// Config is what a Scheduler is made of.
+type Config struct {
+	Node Node
+	// MaxWait is the age from which an item goes first whatever its priority;
+	// 0 means DefaultMaxWait.
+	MaxWait time.Duration
+}
+
+// Snapshot is who holds what and who waits for what, for status displays.
+type Snapshot struct {
+	Node Node
+	// Used is what all holders have together.
+	UsedCPUMilli, UsedMemoryBytes int64
+	UsedGPUs                      int
+	UsedPools                     map[string]int64
+	// Holders are sorted by name, then id.
+	Holders []Holder
+	// Queue is in the order of the last decision; its waits are that decision's.
+	Queue []Queued
+}
+
+// Holder is an item that has its grant.
+type Holder struct {
+	Item  Item
+	Grant Grant
+}
+
+// Queued is an item that waits.
+type Queued struct {
+	Item Item
+	Wait Wait
+}
+
+// Reasons of a Wait.
+const (
+	WaitGPU           = "InsufficientGPU"
+	WaitCPU           = "InsufficientCPU"
+	WaitMemory        = "InsufficientMemory"
+	WaitPool          = "Pool"
+	WaitPort          = "Port"
+	WaitGang          = "Gang"
+	WaitReserved      = "Reserved"
+	WaitUnsatisfiable = "Unsatisfiable"
+)
