@@ -1,0 +1,33 @@
+// Package route declares what an endpoint is: its pattern, what it does to
+// which resource, and its handler. Rooms of the server return routes; package
+// server alone mounts them, behind the same checks for every one.
+//
+// It is a leaf: it imports the standard library only.
+package route
+
+import "net/http"
+
+// Route is one endpoint.
+type Route struct {
+	// Method and Path are a pattern of net/http's ServeMux.
+	Method, Path string
+	// Verb, Group, Resource and Subresource are what the authorizer is asked
+	// about; the namespace and the name come from the path.
+	Verb, Group, Resource, Subresource string
+	// Public routes need no identity.
+	Public bool
+	// Stream routes last until the client leaves; they end when the server
+	// shuts down instead of holding it up.
+	Stream bool
+	// Accepts lists the content types of a body; nil means there is none.
+	Accepts []string
+	// MaxBody is the most bytes of a body; 0 means DefaultMaxBody.
+	MaxBody int64
+	Handler http.Handler
+}
+
+// DefaultMaxBody fits any object that the store keeps, many times over.
+const DefaultMaxBody = 4 << 20
+
+// Pattern is the route's pattern for a ServeMux.
+func (r Route) Pattern() string { return r.Method + " " + r.Path }

@@ -1,0 +1,247 @@
+package view
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/store"
+)
+
+// Run is the one document about a run: what "skiff run -o json" and "skiff get
+// runs ID -o json" print. Its field names are stable.
+type Run struct {
+	State        skiff.State                `json:"state"`
+	RunID        string                     `json:"run_id"`
+	Namespace    string                     `json:"namespace"`
+	DisplayName  string                     `json:"display_name,omitempty"`
+	Pipeline     string                     `json:"pipeline"`
+	Reason       string                     `json:"reason,omitempty"`
+	Message      string                     `json:"message,omitempty"`
+	Created      time.Time                  `json:"created"`
+	Started      *time.Time                 `json:"started"`
+	Finished     *time.Time                 `json:"finished"`
+	Parameters   map[string]json.RawMessage `json:"parameters"`
+	Outputs      map[string]json.RawMessage `json:"outputs"`
+	PipelineRoot string                     `json:"pipeline_root,omitempty"`
+	// OutputArtifacts maps the pipeline's output artifacts to ids in Artifacts.
+	OutputArtifacts map[string][]string `json:"output_artifacts,omitempty"`
+	Tasks           []Task              `json:"tasks"`
+	Metrics         []Metric            `json:"metrics"`
+	Artifacts       []Artifact          `json:"artifacts"`
+	// Fake is true where the run was scheduled on declared, not existing,
+	// devices or capacity.
+	Fake bool `json:"fake"`
+}
+
+// Task is one node of a run's graph.
+type Task struct {
+	// Name is the task's path in the run: its key, below sub-DAGs and loops
+	// prefixed by theirs ("for-loop-1/0/train"). ID is the object's name.
+	Name        string         `json:"name"`
+	ID          string         `json:"id"`
+	DisplayName string         `json:"display_name,omitempty"`
+	Component   string         `json:"component"`
+	Type        skiff.TaskType `json:"type"`
+	Parent      string         `json:"parent,omitempty"`
+	State       skiff.State    `json:"state"`
+	Attempts    int            `json:"attempts"`
+	Cached      bool           `json:"cached"`
+	CacheReason string         `json:"cache_reason,omitempty"`
+	Started     *time.Time     `json:"started"`
+	Finished    *time.Time     `json:"finished"`
+	ExitCode    *int32         `json:"exit_code"`
+	Reason      string         `json:"reason,omitempty"`
+	Message     string         `json:"message"`
+	Pod         string         `json:"pod,omitempty"`
+	Image       string         `json:"image,omitempty"`
+	ImageDigest string         `json:"image_digest,omitempty"`
+
+	Inputs          map[string]json.RawMessage `json:"inputs,omitempty"`
+	Outputs         map[string]json.RawMessage `json:"outputs,omitempty"`
+	InputArtifacts  map[string][]string        `json:"input_artifacts,omitempty"`
+	OutputArtifacts map[string][]string        `json:"output_artifacts,omitempty"`
+	Iterations      int                        `json:"iterations,omitempty"`
+}
+
+// Metric is one number that a task reported through a metrics artifact.
+type Metric struct {
+	Task     string          `json:"task"`
+	Artifact string          `json:"artifact"`
+	Name     string          `json:"name"`
+	Value    json.RawMessage `json:"value"`
+}
+
+// Artifact is one committed output, or an imported one.
+type Artifact struct {
+	ID       string                     `json:"id"`
+	Name     string                     `json:"name"`
+	Type     string                     `json:"type"`
+	Task     string                     `json:"task,omitempty"`
+	Output   string                     `json:"output,omitempty"`
+	URI      string                     `json:"uri"`
+	Size     int64                      `json:"size"`
+	Digest   string                     `json:"digest,omitempty"`
+	Imported bool                       `json:"imported,omitempty"`
+	Missing  bool                       `json:"missing,omitempty"`
+	Metadata map[string]json.RawMessage `json:"metadata,omitempty"`
+}
+
+// Store kinds and the index by run that this package reads.
+const (
+	runsKind      = "runs.skiff.dev"
+	tasksKind     = "tasks.skiff.dev"
+	artifactsKind = "artifacts.skiff.dev"
+	byRun         = "run"
+)
+
+// ReadRun builds the document of a run; store.ErrNotFound where there is none.
+func ReadRun(ctx context.Context, s store.Interface, namespace, name string) (*Run, error) {
+	obj, err := s.Get(ctx, store.Key{Kind: runsKind, Namespace: namespace, Name: name})
+	if err != nil {
+		return nil, fmt.Errorf("read run %s: %w", name, err)
+	}
+	return BuildRun(ctx, s, obj.(*skiff.Run))
+}
+
+// BuildRun builds the document of a run object, reading its tasks and artifacts.
+func BuildRun(ctx context.Context, s store.Interface, run *skiff.Run) (*Run, error) {
+	doc := &Run{
+		State: cmp.Or(run.Status.State, skiff.StatePending), RunID: run.Name, Namespace: run.Namespace,
+		DisplayName: run.Spec.DisplayName, Pipeline: run.Spec.PipelineName,
+		Reason: run.Status.Reason, Message: run.Status.Message,
+		Created: run.CreationTimestamp, Started: timeOrNil(run.Status.StartedAt), Finished: timeOrNil(run.Status.FinishedAt),
+		Parameters: orEmpty(run.Spec.Parameters), Outputs: orEmpty(run.Status.Outputs),
+		OutputArtifacts: run.Status.OutputArtifacts, PipelineRoot: run.Spec.PipelineRoot, Fake: run.Status.Fake,
+		Tasks: []Task{}, Metrics: []Metric{}, Artifacts: []Artifact{},
+	}
+	paths := map[string]string{}
+	err := each(ctx, s, tasksKind, run, func(t *skiff.Task) {
+		paths[t.Name] = t.Spec.Path
+		doc.Tasks = append(doc.Tasks, taskOf(t))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read tasks of run %s: %w", run.Name, err)
+	}
+	err = each(ctx, s, artifactsKind, run, func(a *skiff.Artifact) {
+		artifact := artifactOf(a, paths)
+		doc.Artifacts = append(doc.Artifacts, artifact)
+		doc.Metrics = append(doc.Metrics, metricsOf(artifact)...)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read artifacts of run %s: %w", run.Name, err)
+	}
+	for i := range doc.Tasks {
+		doc.Tasks[i].Parent = paths[doc.Tasks[i].Parent]
+	}
+	doc.sort()
+	return doc, nil
+}
+
+// sort puts tasks in the order they began, those that have not after them, and
+// the rest in the order of their tasks: a document reads as the run went.
+func (r *Run) sort() {
+	slices.SortStableFunc(r.Tasks, func(a, b Task) int {
+		switch {
+		case a.Started == nil && b.Started == nil:
+			return strings.Compare(a.Name, b.Name)
+		case a.Started == nil:
+			return 1
+		case b.Started == nil:
+			return -1
+		}
+		return cmp.Or(a.Started.Compare(*b.Started), strings.Compare(a.Name, b.Name))
+	})
+	rank := make(map[string]int, len(r.Tasks))
+	for i := range r.Tasks {
+		rank[r.Tasks[i].Name] = i
+	}
+	slices.SortStableFunc(r.Artifacts, func(a, b Artifact) int {
+		return cmp.Or(cmp.Compare(rank[a.Task], rank[b.Task]), strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID))
+	})
+	slices.SortStableFunc(r.Metrics, func(a, b Metric) int {
+		return cmp.Or(cmp.Compare(rank[a.Task], rank[b.Task]), strings.Compare(a.Artifact, b.Artifact), strings.Compare(a.Name, b.Name))
+	})
+}
+
+// each calls fn for every object of a kind that belongs to a run.
+func each[T any](ctx context.Context, s store.Interface, kind string, run *skiff.Run, fn func(T)) error {
+	opts := store.ListOptions{Kind: kind, Namespace: run.Namespace, Index: byRun, Prefix: run.Name, Exact: true}
+	for {
+		page, err := s.List(ctx, opts)
+		if err != nil {
+			return err
+		}
+		for _, obj := range page.Items {
+			if typed, ok := obj.(T); ok {
+				fn(typed)
+			}
+		}
+		if page.Continue == "" {
+			return nil
+		}
+		opts.Continue = page.Continue
+	}
+}
+
+func taskOf(t *skiff.Task) Task {
+	status := &t.Status
+	return Task{
+		Name: t.Spec.Path, ID: t.Name, DisplayName: t.Spec.DisplayName, Component: t.Spec.Component,
+		Type: t.Spec.Type, Parent: t.Spec.Parent, State: cmp.Or(status.State, skiff.StatePending),
+		Attempts: status.Attempts, Cached: status.Cached, CacheReason: status.CacheReason,
+		Started: timeOrNil(status.StartedAt), Finished: timeOrNil(status.FinishedAt),
+		ExitCode: status.ExitCode, Reason: status.Reason, Message: status.Message, Pod: status.Pod,
+		Image: status.Image, ImageDigest: status.ImageDigest,
+		Inputs: status.Inputs, Outputs: status.Outputs,
+		InputArtifacts: status.InputArtifacts, OutputArtifacts: status.OutputArtifacts, Iterations: status.Iterations,
+	}
+}
+
+func artifactOf(a *skiff.Artifact, paths map[string]string) Artifact {
+	return Artifact{
+		ID: a.Name, Name: cmp.Or(a.Spec.DisplayName, a.Spec.Output), Type: a.Spec.SchemaTitle,
+		Task: cmp.Or(paths[a.Spec.Task], a.Spec.Task), Output: a.Spec.Output, URI: a.Spec.URI,
+		Size: a.Status.Size, Digest: a.Status.Digest, Imported: a.Spec.Imported, Missing: a.Status.Missing,
+		Metadata: a.Spec.Metadata,
+	}
+}
+
+// metricsOf are the numbers of an artifact of one of the metrics types.
+func metricsOf(a Artifact) []Metric {
+	if a.Imported || !strings.HasPrefix(a.Type, "system.") || !strings.HasSuffix(a.Type, "Metrics") {
+		return nil
+	}
+	var all []Metric
+	for _, name := range slices.Sorted(maps.Keys(a.Metadata)) {
+		var number json.Number
+		value := a.Metadata[name]
+		// The display name is metadata of the artifact, and a number in quotes
+		// decodes as one: what is not a bare number is no metric.
+		if len(value) == 0 || value[0] == '"' || json.Unmarshal(value, &number) != nil || number == "" {
+			continue
+		}
+		all = append(all, Metric{Task: a.Task, Artifact: a.Name, Name: name, Value: value})
+	}
+	return all
+}
+
+func timeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func orEmpty(m map[string]json.RawMessage) map[string]json.RawMessage {
+	if m == nil {
+		return map[string]json.RawMessage{}
+	}
+	return m
+}
