@@ -31,6 +31,8 @@
 //	launcher → Started{commandID, pid, at}
 //	daemon   → Signal{number} | Stop{grace}
 //	launcher → Exited{record}             (after the record is on disk)
+//	daemon   → Exec{argv} + 3 descriptors (a connection of its own)
+//	launcher → Execed{code}
 //
 // A daemon that comes back dials and reads the same: Hello tells the phase,
 // Started and Exited are repeated to every new connection.

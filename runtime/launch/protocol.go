@@ -43,28 +43,47 @@ type Config struct {
 	// give files away.
 	DaemonUID int `json:"daemonUID"`
 	DaemonGID int `json:"daemonGID"`
-	// Mounts, Root and Masked build the view of the world for the process
-	// runtime; containers have theirs from the engine.
+	// View is the world as the process runtime's launcher builds it; containers
+	// have theirs from the engine.
 	View *View `json:"view,omitempty"`
 }
 
-// View is what the process runtime's launcher arranges in its own mount namespace.
+// View is what the process runtime's launcher arranges before it takes a
+// command: the control groups it joins and, where it has a mount namespace of
+// its own, a new root. A launcher with a view also takes every privilege that
+// a container would not have from the command.
 type View struct {
+	// Cgroups are control group folders that the launcher joins first.
+	Cgroups []string `json:"cgroups,omitempty"`
+	// Root is an empty host folder on which the new root is assembled: the
+	// host's folders read-only, fresh /proc, /dev, /run. Empty keeps the
+	// host's root and ignores what follows, except Hostname.
+	Root string `json:"root,omitempty"`
+	// Masked host folders appear empty. They are masked before Mounts are made,
+	// so a mount may lie below one.
+	Masked []string `json:"masked,omitempty"`
 	// Mounts are made in order; HostPath may be a file or a folder.
 	Mounts []ViewMount `json:"mounts,omitempty"`
-	// Masked host folders appear empty.
-	Masked []string `json:"masked,omitempty"`
+	// Devices are further host device nodes that appear in /dev.
+	Devices []string `json:"devices,omitempty"`
+	// ShmBytes is the size of /dev/shm; 0 means 64 MiB.
+	ShmBytes int64 `json:"shmBytes,omitempty"`
 	// Hostname, where the launcher has a UTS namespace.
 	Hostname string `json:"hostname,omitempty"`
+	// Loopback brings the loopback device up, in a network namespace of its own.
+	Loopback bool `json:"loopback,omitempty"`
 }
 
-// ViewMount is one bind mount, or a tmpfs where Memory is set.
+// ViewMount is one bind mount; a tmpfs of at most Size bytes where Memory is
+// set; a copy-on-write layer over HostPath where Layer names an empty host
+// folder for what is written.
 type ViewMount struct {
 	HostPath string `json:"hostPath,omitempty"`
 	Path     string `json:"path"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
 	Memory   bool   `json:"memory,omitempty"`
 	Size     int64  `json:"size,omitempty"`
+	Layer    string `json:"layer,omitempty"`
 }
 
 // LogConfig bounds a container's log.
@@ -148,6 +167,8 @@ type Frame struct {
 	Signal  *Signal     `json:"signal,omitempty"`
 	Stop    *Stop       `json:"stop,omitempty"`
 	Exited  *ExitRecord `json:"exited,omitempty"`
+	Exec    *Exec       `json:"exec,omitempty"`
+	Execed  *Execed     `json:"execed,omitempty"`
 	// Error answers a frame that could not be acted on.
 	Error string `json:"error,omitempty"`
 }
@@ -177,6 +198,24 @@ type Stop struct {
 	Grace time.Duration `json:"grace"`
 }
 
+// Exec asks for a second command beside the first, in its view of the world.
+// The frame carries three file descriptors (SCM_RIGHTS): stdin, stdout, stderr.
+// It gets a connection of its own; closing that ends the command.
+type Exec struct {
+	Argv []string `json:"argv"`
+	Env  []string `json:"env,omitempty"`
+	Dir  string   `json:"dir,omitempty"`
+	// TTY makes stdin the controlling terminal.
+	TTY bool `json:"tty,omitempty"`
+}
+
+// Execed is how an Exec ended; 126 and 127 with a message where it could not
+// be executed.
+type Execed struct {
+	ExitCode int    `json:"exitCode"`
+	Message  string `json:"message,omitempty"`
+}
+
 // Reasons of an exit record.
 const (
 	ReasonCompleted = "Completed"          // code 0
@@ -194,7 +233,8 @@ type ExitRecord struct {
 	Version   int    `json:"version"`
 	CommandID string `json:"commandID,omitempty"`
 	// ExitCode is 128+signal for a command that a signal ended. It is never 0
-	// for a launcher that got no command.
+	// for a launcher that got no command, nor for a command that was told to
+	// stop: one that answers SIGTERM with code 0 is recorded as 143.
 	ExitCode int    `json:"exitCode"`
 	Signal   int    `json:"signal,omitempty"`
 	Reason   string `json:"reason"`
@@ -207,8 +247,10 @@ type ExitRecord struct {
 	// read (too large, not a file …).
 	Outputs      map[string][]byte `json:"outputs,omitempty"`
 	OutputErrors map[string]string `json:"outputErrors,omitempty"`
-	LogBytes     int64             `json:"logBytes"`
-	LogDropped   int64             `json:"logDropped,omitempty"`
+	// LogBytes is how much the command wrote to both streams, LogDropped how
+	// much of that the log files do not hold.
+	LogBytes   int64 `json:"logBytes"`
+	LogDropped int64 `json:"logDropped,omitempty"`
 	// CPUTime is user and system time of everything that was reaped; MaxRSS the
 	// largest process's resident set, in bytes.
 	CPUTime time.Duration `json:"cpuTime"`
@@ -221,13 +263,22 @@ type ExitRecord struct {
 //
 // the Container Runtime Interface's log format: F ends a line of the command's
 // output, P marks a part of one that is longer than LogChunk or that was
-// flushed unfinished. A line's text may hold any byte but '\n'.
+// flushed unfinished, the last one without a newline included; so the texts, a
+// newline after each F, are the output to the byte. A text may hold any byte
+// but '\n'.
+//
+// Every file but log.0 starts with a line of the stream "offset" whose text is
+// how many bytes of output came before it: the difference to what the files
+// before it hold is what was dropped between them.
 type LogEntry struct {
 	At      time.Time
 	Stream  string // "stdout" or "stderr"
 	Partial bool
 	Text    []byte
 }
+
+// LogOffset is the stream name of a log file's first line.
+const LogOffset = "offset"
 
 // LogChunk is the longest text of one entry.
 const LogChunk = 16 << 10

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/skiff-ml/skiff/runtime/launch"
+)
+
+// sweep ends and reaps everything that is left. Only then may the record say
+// that nothing runs any more. It takes as long as the kernel does: a process
+// that cannot die keeps the record back.
+func (l *launcher) sweep() {
+	defer close(l.swept)
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		if !reapAll() && (os.Getpid() != 1 || alone()) {
+			return
+		}
+		killAll()
+		if !reapAll() && (os.Getpid() != 1 || alone()) {
+			return
+		}
+		// They are on their way, or entered from outside and are reaped by a
+		// parent of their own.
+		time.Sleep(pause)
+	}
+}
+
+// reapAll collects every child that has ended and says whether any is left.
+func reapAll() bool {
+	for {
+		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
+		switch {
+		case err == syscall.EINTR || err == nil && pid > 0:
+		default:
+			return err == nil
+		}
+	}
+}
+
+// finish reads what the command left, writes the record, and tells everybody.
+func (l *launcher) finish() int {
+	for c := range l.conns {
+		if c.exec != 0 {
+			c.exec = 0
+			c.send(launch.Frame{Execed: &launch.Execed{ExitCode: 128 + int(syscall.SIGKILL)}})
+		}
+	}
+	r := &l.record
+	r.Version = launch.Version
+	if r.FinishedAt.IsZero() {
+		r.FinishedAt = time.Now().UTC()
+	}
+	for _, p := range l.pumps {
+		p.drain()
+	}
+	if l.logs != nil {
+		written, dropped, err := l.logs.Totals()
+		if err2 := l.logs.Close(); err == nil {
+			err = err2
+		}
+		r.LogBytes, r.LogDropped = written, dropped
+		if err != nil && r.Message == "" {
+			r.Message = fmt.Sprintf("part of the log is lost: %v", err)
+		}
+	}
+	if l.cmd != nil {
+		r.CommandID = l.cmd.ID
+		l.as(func() { r.Outputs, r.OutputErrors = readOutputs(l.cmd.Outputs) })
+	}
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &usage); err == nil {
+		r.CPUTime = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+		r.MaxRSS = usage.Maxrss << 10
+	}
+	data, err := json.Marshal(r)
+	if err == nil {
+		err = l.folder.replace(launch.ExitFile, data, true)
+	}
+	if err != nil {
+		// The daemon will see a launcher that died without a record.
+		return refuse(err)
+	}
+	l.phase = launch.PhaseExited
+	var all sync.WaitGroup
+	for c := range l.conns {
+		all.Go(func() { c.send(launch.Frame{Exited: r}) })
+	}
+	all.Wait()
+	return r.ExitCode
+}
+
+// cannotRun makes the record of a command that was never executed.
+func (l *launcher) cannotRun(code int, message string) {
+	l.record.ExitCode = code
+	l.record.Reason = launch.ReasonCannotRun
+	l.record.Message = message
+	l.record.FinishedAt = time.Now().UTC()
+}

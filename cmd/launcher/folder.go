@@ -1,0 +1,129 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/skiff-ml/skiff/runtime/launch"
+)
+
+// folder is the control folder. It stays the working directory for the
+// launcher's whole life, so names in it are relative: the path's length never
+// matters, and a new root does not hide it.
+type folder struct {
+	uid, gid int // the daemon's, who is to own what is left
+}
+
+// newFile creates a file that must not exist and gives it to the daemon. A link
+// or a FIFO that the command put in the way is an error.
+func (d folder) newFile(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	d.give(f)
+	return f, nil
+}
+
+// give hands a file to the daemon where that is possible and needed.
+func (d folder) give(f *os.File) {
+	if os.Geteuid() == 0 && (d.uid != 0 || d.gid != 0) {
+		// Without CAP_CHOWN it stays ours; the daemon has its own means then.
+		_ = f.Chown(d.uid, d.gid)
+	}
+}
+
+// Create is for the log writer.
+func (d folder) Create(name string) (io.WriteCloser, error) { return d.newFile(name) }
+
+// Remove is for the log writer.
+func (d folder) Remove(name string) error { return os.Remove(name) }
+
+// replace writes a file by rename; durably where it must outlive a power loss.
+func (d folder) replace(name string, data []byte, durable bool) error {
+	tmp := name + ".tmp"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	f, err := d.newFile(tmp)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil && durable {
+		err = f.Sync()
+	}
+	if err2 := f.Close(); err == nil {
+		err = err2
+	}
+	if err == nil {
+		err = os.Rename(tmp, name)
+	}
+	if err == nil && durable {
+		err = syncDir()
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}
+
+func syncDir() error {
+	dir, err := os.Open(".")
+	if err != nil {
+		return err
+	}
+	err = dir.Sync()
+	if err2 := dir.Close(); err == nil {
+		err = err2
+	}
+	return err
+}
+
+// takeLock holds the lock file for the life of this process. The file appears
+// under its name only when it is held, so that whoever finds it free knows that
+// its launcher has died.
+func takeLock() (*os.File, error) {
+	tmp := launch.LockFile + "." + strconv.Itoa(os.Getpid())
+	_ = os.Remove(tmp) // left by a launcher of the same pid that died right here
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("make lock: %w", err)
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil {
+		err = os.Link(tmp, launch.LockFile)
+	}
+	_ = os.Remove(tmp) // a stray lock.PID harms nobody
+	if err == nil {
+		return f, nil
+	}
+	_ = f.Close()
+	if !errors.Is(err, syscall.EEXIST) {
+		return nil, fmt.Errorf("make lock: %w", err)
+	}
+	return retakeLock()
+}
+
+// retakeLock locks the file of a launcher before this one, where that is gone.
+// The daemon's test for life holds a shared lock for an instant, so a refusal
+// is asked again a few times.
+func retakeLock() (*os.File, error) {
+	f, err := os.OpenFile(launch.LockFile, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open lock: %w", err)
+	}
+	for range 10 {
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+			return f, nil
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	_ = f.Close()
+	return nil, fmt.Errorf("another launcher lives in this folder: %w", err)
+}

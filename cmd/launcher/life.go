@@ -1,0 +1,280 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/skiff-ml/skiff/runtime/launch"
+	"github.com/skiff-ml/skiff/runtime/launch/logfile"
+)
+
+// shutdownGrace is how long a command that named no grace has after a SIGTERM
+// that skiff did not send: well under the ten seconds that engines give.
+const shutdownGrace = 5 * time.Second
+
+// launcher is the state of one life. Its loop alone touches it.
+//
+//	waiting ──command──► running ──command's end──► sweeping ──all reaped──► exited
+//	   └──────────────stop or signal───────────────────►┘
+type launcher struct {
+	cfg    launch.Config
+	home   string // working directory of commands that name none
+	folder folder
+
+	phase   launch.Phase
+	conns   map[*conn]struct{}
+	events  chan event
+	signals chan os.Signal
+
+	spawn   *spawner
+	cmd     *launch.Command
+	who     *identity // whom the command runs as; nil for the launcher's own user
+	started launch.Started
+	pid     int // of the command; 0 once it was reaped
+	execs   map[int]*conn
+	logs    *logfile.Writer
+	pumps   []*pump
+	oom     oomCounter
+
+	reason   string // ReasonStopped or ReasonShutdown once the end was asked for
+	killed   bool   // the grace was over
+	killAt   time.Time
+	killer   <-chan time.Time
+	sweeping bool
+	swept    chan struct{}
+
+	record launch.ExitRecord
+}
+
+// live arranges the world, waits, runs, and writes the record. It returns the
+// process's exit code.
+func (l *launcher) live() int {
+	l.signals = make(chan os.Signal, 64)
+	signal.Notify(l.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP,
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT, syscall.SIGCHLD)
+	listener, err := listen()
+	if err != nil {
+		return refuse(err)
+	}
+	if os.Getpid() != 1 {
+		prctl(prSetChildSubreaper, 1)
+	}
+	if err := l.arrange(); err != nil {
+		l.cannotRun(codeNotStarted, err.Error())
+		return l.finish()
+	}
+	if cmd, err := commandOnDisk(); err != nil {
+		l.cannotRun(codeNotStarted, err.Error())
+		return l.finish()
+	} else if cmd != nil {
+		l.run(*cmd)
+	}
+	go l.accept(listener)
+	return l.loop()
+}
+
+// arrange joins control groups and builds the view, where the configuration
+// asks for that.
+func (l *launcher) arrange() error {
+	view := l.cfg.View
+	if view == nil {
+		l.oom = findOOMCounter()
+		return nil
+	}
+	if err := joinCgroups(view.Cgroups); err != nil {
+		return err
+	}
+	l.oom = findOOMCounter()
+	return buildView(*view)
+}
+
+func (l *launcher) loop() int {
+	for {
+		if l.record.Reason != "" && !l.sweeping {
+			l.sweeping = true
+			go l.sweep()
+		}
+		select {
+		case e := <-l.events:
+			l.handle(e)
+		case s := <-l.signals:
+			l.signal(s)
+		case <-l.killer:
+			l.kill()
+		case <-l.swept:
+			return l.finish()
+		}
+	}
+}
+
+// handle acts on one event of one connection.
+func (l *launcher) handle(e event) {
+	switch f := e.frame; {
+	case e.isNew:
+		l.conns[e.conn] = struct{}{}
+		e.conn.send(launch.Frame{Hello: &launch.Hello{Version: launch.Version, Phase: l.phase, PID: os.Getpid()}})
+		if l.started.CommandID != "" {
+			e.conn.send(launch.Frame{Started: &l.started})
+		}
+	case e.gone:
+		delete(l.conns, e.conn)
+		if e.conn.exec != 0 && !l.sweeping {
+			_ = syscall.Kill(-e.conn.exec, syscall.SIGKILL)
+		}
+		_ = e.conn.f.Close()
+	case f.Launch != nil:
+		l.launch(e.conn, *f.Launch)
+	case f.Signal != nil:
+		l.pass(syscall.Signal(f.Signal.Number))
+	case f.Stop != nil:
+		l.end(launch.ReasonStopped, syscall.SIGTERM, f.Stop.Grace)
+	case f.Exec != nil:
+		l.exec(e.conn, *f.Exec, e.fds)
+	default:
+		e.conn.send(launch.Frame{Error: "a launcher does not take this message"})
+	}
+}
+
+// launch runs the command, or repeats what became of it.
+func (l *launcher) launch(c *conn, cmd launch.Command) {
+	switch {
+	case l.cmd == nil && l.record.Reason == "":
+		if cmd.ID == "" {
+			c.send(launch.Frame{Error: "the command has no id"})
+			return
+		}
+		l.run(cmd)
+	case l.cmd == nil:
+		c.send(launch.Frame{Error: "this launcher is ending"})
+	case l.cmd.ID != cmd.ID:
+		c.send(launch.Frame{Error: fmt.Sprintf("this launcher has already run command %q", l.cmd.ID)})
+	case l.started.CommandID != "":
+		c.send(launch.Frame{Started: &l.started})
+	}
+}
+
+// signal acts on a signal from outside.
+func (l *launcher) signal(s os.Signal) {
+	switch s {
+	case syscall.SIGCHLD:
+		if !l.sweeping {
+			l.reap()
+		}
+	case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
+		grace := shutdownGrace
+		if l.cmd != nil && l.cmd.Grace > 0 {
+			grace = l.cmd.Grace
+		}
+		l.end(launch.ReasonShutdown, s.(syscall.Signal), grace)
+	default:
+		l.pass(s.(syscall.Signal))
+	}
+}
+
+// pass sends a signal to the command's process group.
+func (l *launcher) pass(s syscall.Signal) {
+	if l.pid > 0 {
+		_ = syscall.Kill(-l.pid, s) // it may have ended this instant
+	}
+}
+
+// end asks the command to end and sets the time for force. The first who asks
+// gives the reason; a later one may only shorten the grace.
+func (l *launcher) end(reason string, s syscall.Signal, grace time.Duration) {
+	if l.record.Reason != "" {
+		return // it is ending already
+	}
+	if l.reason == "" {
+		l.reason = reason
+	}
+	if l.pid == 0 {
+		l.record.Reason = l.reason
+		l.record.ExitCode = 128 + int(syscall.SIGTERM)
+		l.record.Message = "ended before it had a command"
+		return
+	}
+	l.pass(s)
+	at := time.Now().Add(max(grace, 0))
+	if l.killAt.IsZero() || at.Before(l.killAt) {
+		l.killAt = at
+		l.killer = time.After(time.Until(at))
+	}
+}
+
+// kill ends everything by force.
+func (l *launcher) kill() {
+	l.killer = nil
+	l.killed = true
+	killAll()
+}
+
+// reap collects every child that has ended.
+func (l *launcher) reap() {
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return
+		}
+		l.reaped(pid, status)
+	}
+}
+
+// reaped takes note of a child that has ended.
+func (l *launcher) reaped(pid int, status syscall.WaitStatus) {
+	if c, ok := l.execs[pid]; ok {
+		delete(l.execs, pid)
+		c.exec = 0
+		c.send(launch.Frame{Execed: &launch.Execed{ExitCode: exitCode(status)}})
+		return
+	}
+	if pid != l.pid {
+		return
+	}
+	l.pid = 0
+	l.killer = nil
+	l.ended(status)
+}
+
+// ended fills the record from how the command ended.
+func (l *launcher) ended(status syscall.WaitStatus) {
+	r := &l.record
+	r.FinishedAt = time.Now().UTC()
+	r.ExitCode = exitCode(status)
+	if status.Signaled() {
+		r.Signal = int(status.Signal())
+		r.Message = "ended by signal " + status.Signal().String()
+	}
+	switch {
+	case r.ExitCode != 0 && !l.killed && l.oom.rose():
+		r.Reason = launch.ReasonOOMKilled
+		r.Message = "the command needed more memory than its limit"
+	case l.reason != "":
+		r.Reason = l.reason
+		if l.reason == launch.ReasonShutdown {
+			r.Message = "the container was ended from outside"
+		}
+		if r.ExitCode == 0 {
+			r.ExitCode = 128 + int(syscall.SIGTERM)
+			r.Message = "ended with code 0 after it had been told to stop"
+		}
+	case r.ExitCode == 0:
+		r.Reason = launch.ReasonCompleted
+	default:
+		r.Reason = launch.ReasonError
+	}
+}
+
+// exitCode is a shell's: 128 and the signal's number for one that a signal ended.
+func exitCode(status syscall.WaitStatus) int {
+	if status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return status.ExitStatus()
+}

@@ -1,0 +1,79 @@
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/skiff-ml/skiff/runtime/launch"
+)
+
+// codeRefused is the exit code of a launcher that did not begin: another one
+// lives, or its container has been started a second time.
+const codeRefused = 125
+
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: launcher <control folder>")
+		os.Exit(codeRefused)
+	}
+	os.Exit(run(os.Args[1]))
+}
+
+// run is the launcher's life in the control folder dir.
+func run(dir string) int {
+	home, err := os.Getwd()
+	if err != nil {
+		home = "/"
+	}
+	if err := os.Chdir(dir); err != nil {
+		return refuse(err)
+	}
+	lock, err := takeLock()
+	if err != nil {
+		return refuse(err)
+	}
+	defer lock.Close() //nolint:errcheck // The kernel releases it in any case.
+	if err := neverRan(); err != nil {
+		return refuse(err)
+	}
+	var cfg launch.Config
+	data, err := os.ReadFile(launch.ConfigFile)
+	if err == nil {
+		err = json.Unmarshal(data, &cfg)
+	}
+	if err != nil {
+		return refuse(fmt.Errorf("read configuration: %w", err))
+	}
+	l := &launcher{
+		cfg: cfg, home: home, phase: launch.PhaseWaiting,
+		folder: folder{uid: cfg.DaemonUID, gid: cfg.DaemonGID},
+		conns:  map[*conn]struct{}{}, execs: map[int]*conn{},
+		events: make(chan event), swept: make(chan struct{}),
+	}
+	return l.live()
+}
+
+// refuse says on stderr (the engine's own log) why nothing was done.
+func refuse(err error) int {
+	fmt.Fprintln(os.Stderr, "launcher:", err)
+	return codeRefused
+}
+
+// neverRan is an error where a launcher before this one got a command: a
+// container that has run does not run again, whoever starts it.
+func neverRan() error {
+	for _, name := range []string{launch.ExitFile, launch.StartedFile} {
+		if _, err := os.Lstat(name); err == nil {
+			return fmt.Errorf("this container has run already (%s is there)", name)
+		} else if !errors.Is(err, syscall.ENOENT) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,305 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"github.com/skiff-ml/skiff/runtime/launch"
+)
+
+// oldRoot is where the host's root is while the new one is arranged.
+const oldRoot = "/.host"
+
+// rootSize bounds what a command may write beside its mounts: it is memory.
+const rootSize = "64m"
+
+// ownTops are folders of the root that a view has of its own.
+var ownTops = map[string]bool{"proc": true, "dev": true, "tmp": true, "run": true, "lost+found": true}
+
+// buildView replaces the root by a new one in the launcher's mount namespace:
+// the host's folders read-only, and beside them what View asks for.
+func buildView(v launch.View) error {
+	if v.Hostname != "" {
+		if err := syscall.Sethostname([]byte(v.Hostname)); err != nil {
+			return fmt.Errorf("set hostname: %w", err)
+		}
+	}
+	if v.Loopback {
+		if err := loopbackUp(); err != nil {
+			return fmt.Errorf("bring loopback up: %w", err)
+		}
+	}
+	if v.Root == "" {
+		return nil
+	}
+	// The control folder stays reachable through this descriptor alone.
+	here, err := syscall.Open(".", syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open control folder: %w", err)
+	}
+	defer syscall.Close(here) //nolint:errcheck // It was only a handle.
+	for _, step := range []func(launch.View) error{
+		hostTops, changeRoot, mountProc, mountDev, mask, mounts, leaveHost,
+	} {
+		if err := step(v); err != nil {
+			return fmt.Errorf("build the view: %w", err)
+		}
+	}
+	return syscall.Fchdir(here)
+}
+
+// hostTops assembles the new root: the host's top folders, read-only with all
+// that is mounted below them.
+func hostTops(v launch.View) error {
+	if err := mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	if err := mount("tmpfs", v.Root, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "mode=755,size="+rootSize); err != nil {
+		return err
+	}
+	// Unbindable, or binding the folder it lies in would bind it into itself.
+	if err := mount("", v.Root, "", syscall.MS_UNBINDABLE, ""); err != nil {
+		return err
+	}
+	tops, err := os.ReadDir("/")
+	if err != nil {
+		return err
+	}
+	for _, top := range tops {
+		from, to := "/"+top.Name(), filepath.Join(v.Root, top.Name())
+		switch {
+		case ownTops[top.Name()]:
+		case top.IsDir():
+			if err := os.Mkdir(to, 0o755); err != nil {
+				return err
+			}
+			if err := mount(from, to, "", syscall.MS_BIND|syscall.MS_REC, ""); err != nil {
+				return err
+			}
+		case top.Type() == fs.ModeSymlink:
+			if err := copyLink(from, to); err != nil {
+				return err
+			}
+		}
+	}
+	// All of it at once, and then the root itself open again.
+	if err := setAttr(v.Root, attrReadOnly|attrNoSUID|attrNoDev, 0, true); err != nil {
+		return err
+	}
+	return setAttr(v.Root, 0, attrReadOnly, false)
+}
+
+func copyLink(from, to string) error {
+	target, err := os.Readlink(from)
+	if err != nil {
+		return err
+	}
+	return os.Symlink(target, to)
+}
+
+// changeRoot makes the new root the root, with the host's at oldRoot.
+func changeRoot(v launch.View) error {
+	old := v.Root + oldRoot
+	if err := os.Mkdir(old, 0o700); err != nil {
+		return err
+	}
+	if err := syscall.PivotRoot(v.Root, old); err != nil {
+		return os.NewSyscallError("pivot_root", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	for _, own := range []struct {
+		dir  string
+		mode os.FileMode
+	}{{"/tmp", 0o1777}, {"/proc", 0o555}, {"/dev", 0o755}, {"/run", 0o755}} {
+		if err := os.Mkdir(own.dir, own.mode.Perm()); err != nil {
+			return err
+		}
+	}
+	return os.Chmod("/tmp", 0o777|os.ModeSticky)
+}
+
+// leaveHost lets go of the host's root. What was bound from it stays.
+func leaveHost(launch.View) error {
+	if err := syscall.Unmount(oldRoot, syscall.MNT_DETACH); err != nil {
+		return os.NewSyscallError("umount", err)
+	}
+	return os.Remove(oldRoot)
+}
+
+// mask lays an empty folder over each host folder that must not be seen.
+func mask(v launch.View) error {
+	for _, dir := range v.Masked {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			continue // it is not in the view at all
+		}
+		if err := mount("tmpfs", dir, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "mode=755,size=1m"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mounts makes what the pod asks for, in order.
+func mounts(v launch.View) error {
+	for _, m := range v.Mounts {
+		if err := mountOne(m); err != nil {
+			return fmt.Errorf("mount %s: %w", m.Path, err)
+		}
+	}
+	return nil
+}
+
+func mountOne(m launch.ViewMount) error {
+	if m.Memory {
+		if err := makeTarget(m.Path, true); err != nil {
+			return err
+		}
+		options := "mode=1777"
+		if m.Size > 0 {
+			options += ",size=" + strconv.FormatInt(m.Size, 10)
+		}
+		return mount("tmpfs", m.Path, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, options)
+	}
+	from := oldRoot + m.HostPath
+	info, err := os.Stat(from)
+	if err != nil {
+		return fmt.Errorf("%s is not on this machine: %w", m.HostPath, errors.Unwrap(err))
+	}
+	if err := makeTarget(m.Path, info.IsDir()); err != nil {
+		return err
+	}
+	if m.Layer != "" && mountLayer(from, m) == nil {
+		return nil
+	}
+	if err := mount(from, m.Path, "", syscall.MS_BIND|syscall.MS_REC, ""); err != nil {
+		return err
+	}
+	attrs := uint64(attrNoSUID | attrNoDev)
+	if m.ReadOnly || m.Layer != "" {
+		attrs |= attrReadOnly
+	}
+	return setAttr(m.Path, attrs, 0, true)
+}
+
+// mountLayer makes a copy-on-write view. Not every file system can.
+func mountLayer(from string, m launch.ViewMount) error {
+	upper, work := oldRoot+m.Layer+"/upper", oldRoot+m.Layer+"/work"
+	if strings.ContainsAny(from+upper, ",:\\") {
+		return syscall.EINVAL
+	}
+	for _, dir := range []string{upper, work} {
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return mount("overlay", m.Path, "overlay", syscall.MS_NOSUID|syscall.MS_NODEV,
+		"lowerdir="+from+",upperdir="+upper+",workdir="+work)
+}
+
+// makeTarget makes the folder or the empty file that a mount will cover.
+func makeTarget(path string, dir bool) error {
+	info, err := os.Stat(path)
+	if err == nil {
+		if info.IsDir() != dir {
+			return fmt.Errorf("a folder can only be mounted on a folder, and a file on a file: %w", syscall.ENOTDIR)
+		}
+		return nil
+	}
+	if dir {
+		err = os.MkdirAll(path, 0o755)
+	} else if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
+		err = os.WriteFile(path, nil, 0o644)
+	}
+	if !errors.Is(err, syscall.EROFS) {
+		return err
+	}
+	// Its parent is one of the host's folders.
+	parent := filepath.Dir(path)
+	for {
+		if _, err := os.Stat(parent); err == nil {
+			break
+		}
+		parent = filepath.Dir(parent)
+	}
+	if err := thaw(parent); err != nil {
+		return err
+	}
+	return makeTarget(path, dir)
+}
+
+// thaw replaces a read-only folder by one in memory with the same entries, so
+// that a mount point can be made in it and the host's stays as it is.
+func thaw(dir string) error {
+	const aside = "/.thaw"
+	if err := os.Mkdir(aside, 0o700); err != nil {
+		return err
+	}
+	defer os.Remove(aside) //nolint:errcheck // An empty folder is all that could be left.
+	if err := mount(dir, aside, "", syscall.MS_BIND|syscall.MS_REC, ""); err != nil {
+		return err
+	}
+	defer syscall.Unmount(aside, syscall.MNT_DETACH) //nolint:errcheck // As above.
+	entries, err := os.ReadDir(aside)
+	if err != nil {
+		return err
+	}
+	if err := mount("tmpfs", dir, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "mode=755,size=1m"); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		from, to := aside+"/"+e.Name(), filepath.Join(dir, e.Name())
+		if e.Type() == fs.ModeSymlink {
+			err = copyLink(from, to)
+		} else if err = makeTarget(to, e.IsDir()); err == nil {
+			err = mount(from, to, "", syscall.MS_BIND|syscall.MS_REC, "")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func mount(from, to, kind string, flags uintptr, options string) error {
+	if err := syscall.Mount(from, to, kind, flags, options); err != nil {
+		return &os.PathError{Op: "mount", Path: to, Err: err}
+	}
+	return nil
+}
+
+// Attributes of mount_setattr.
+const (
+	attrReadOnly = 1
+	attrNoSUID   = 2
+	attrNoDev    = 4
+	atRecursive  = 0x8000
+)
+
+// setAttr changes a mount's attributes (Linux 5.12), with those below it.
+func setAttr(path string, set, clr uint64, recursive bool) error {
+	p, err := syscall.BytePtrFromString(path)
+	if err != nil {
+		return err
+	}
+	attr := [4]uint64{set, clr}
+	flags := uintptr(0)
+	if recursive {
+		flags = atRecursive
+	}
+	const atFDCWD = ^uintptr(99) // -100
+	_, _, errno := syscall.Syscall6(sysMountSetattr, atFDCWD, uintptr(unsafe.Pointer(p)), flags,
+		uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
+	if errno != 0 {
+		return &os.PathError{Op: "mount_setattr", Path: path, Err: errno}
+	}
+	return nil
+}
