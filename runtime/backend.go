@@ -156,6 +156,9 @@ type ContainerSpec struct {
 	// Name is unique and derived from the pod's uid, the container and the
 	// restart count: the key of idempotency.
 	Name string
+	// Namespace is the pod's: containers of one namespace share a network, those
+	// of different ones do not. Empty means "default".
+	Namespace string
 	// Labels travel with the container; they hold core.LabelPodUID and the rest.
 	Labels map[string]string
 	Image  Image
