@@ -28,6 +28,9 @@ type Index struct {
 	// Descending and TimeValue for numbers and times). None means the object
 	// is not in the index.
 	Values func(obj core.Object) []string
+	// Version is raised when Values changes its meaning, so that the index is
+	// built anew when the store is next opened.
+	Version int
 }
 
 // Key names one object.
@@ -137,7 +140,8 @@ type Interface interface {
 	// Commit applies all ops or none and returns when they are durable. The
 	// objects given get their uid, resourceVersion and timestamps filled in.
 	// ErrConflict, ErrExists and ErrNotFound name the op's object. A transaction
-	// that would change nothing is not written and keeps the revision.
+	// that would change nothing is not written and keeps the revision. Two ops
+	// on one object in one transaction are ErrInvalid.
 	Commit(ctx context.Context, ops ...Op) (revision uint64, err error)
 	Watch(ctx context.Context, opts WatchOptions) (Watcher, error)
 	// Revision is the newest durable revision.

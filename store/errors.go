@@ -20,6 +20,8 @@ var (
 	ErrFull = errors.New("storage is full")
 	// ErrCorrupt: the file or a value in it is damaged.
 	ErrCorrupt = errors.New("store is damaged")
+	// ErrNewer: the file was written by a newer skiff.
+	ErrNewer = errors.New("store was written by a newer skiff")
 	// ErrLocked: another process has the store open.
 	ErrLocked = errors.New("store is in use by another process")
 )

@@ -1,0 +1,265 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/skiff-ml/skiff/api/core"
+)
+
+// listChunk is how many rows one read transaction of a list visits: a filter
+// that drops nearly everything must not hold old pages for long.
+const listChunk = 2 * MaxPage
+
+// rowSource yields an order of objects' places.
+type rowSource interface {
+	// next returns the next place, or false at the end.
+	next() (position, bool, error)
+}
+
+// List returns a page of objects in the order of namespace and name, or of the
+// index's values.
+func (s *Store) List(ctx context.Context, opts ListOptions) (Page, error) {
+	kind, err := s.kind(opts.Kind)
+	if err != nil {
+		return Page{}, fmt.Errorf("list: %w", err)
+	}
+	if opts.Index != "" && kind.indexes[opts.Index] == nil {
+		return Page{}, fmt.Errorf("list %s: index %q is not declared: %w", opts.Kind, opts.Index, ErrInvalid)
+	}
+	if opts.Index == "" && (opts.Exact || opts.Prefix != "") {
+		return Page{}, fmt.Errorf("list %s: Prefix and Exact need an index: %w", opts.Kind, ErrInvalid)
+	}
+	if opts.Limit <= 0 || opts.Limit > MaxPage {
+		opts.Limit = MaxPage
+	}
+	l := &lister{store: s, kind: kind, opts: opts}
+	if opts.Continue != "" {
+		if l.after, err = opts.decodeToken(opts.Continue); err != nil {
+			return Page{}, err
+		}
+		l.resumed = true
+	}
+	for !l.done {
+		if err := ctx.Err(); err != nil {
+			return Page{}, context.Cause(ctx)
+		}
+		if err := s.readDurable(ctx, l.chunk); err != nil {
+			return Page{}, err
+		}
+	}
+	return l.page, nil
+}
+
+// lister fills one page, over several read transactions where a filter drops much.
+type lister struct {
+	store   *Store
+	kind    *kindInfo
+	opts    ListOptions
+	page    Page
+	after   position
+	resumed bool // after is set
+	done    bool
+}
+
+// chunk visits up to listChunk rows.
+func (l *lister) chunk(b buckets, revision uint64) error {
+	if l.page.Revision == 0 {
+		// The first transaction's: a watch from it tells of all that changed
+		// while the others ran.
+		l.page.Revision = revision
+	}
+	rows := l.rows(b)
+	for range listChunk {
+		at, more, err := rows.next()
+		if err != nil {
+			return err
+		}
+		if !more {
+			l.done = true
+			return nil
+		}
+		if len(l.page.Items) == l.opts.Limit {
+			l.page.Continue = l.opts.encodeToken(l.after)
+			l.done = true
+			return nil
+		}
+		obj, err := l.load(b, at)
+		if err != nil {
+			return err
+		}
+		l.after, l.resumed = at, true
+		if l.opts.Filter == nil || l.opts.Filter(obj) {
+			l.page.Items = append(l.page.Items, obj)
+		}
+	}
+	return nil
+}
+
+func (l *lister) load(b buckets, at position) (core.Object, error) {
+	key := Key{Kind: l.opts.Kind, Namespace: at.namespace, Name: at.name}
+	rec, found, err := b.record(key.raw())
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, corrupt(key.raw(), "index %s names it but it is not there", l.opts.Index)
+	}
+	return l.kind.decode(key, rec.revision, rec.json)
+}
+
+func (l *lister) rows(b buckets) rowSource {
+	if l.opts.Index == "" {
+		return newKeyRows(b.objects.Cursor(), l.opts, l.after, l.resumed)
+	}
+	return newIndexRows(b.indexes, l.opts, l.after, l.resumed)
+}
+
+// keyRows walks a kind's objects in the order of their keys.
+type keyRows struct {
+	cursor *bolt.Cursor
+	prefix []byte
+	row    []byte
+}
+
+func newKeyRows(cursor *bolt.Cursor, opts ListOptions, after position, resumed bool) *keyRows {
+	r := &keyRows{cursor: cursor, prefix: append([]byte(opts.Kind), 0)}
+	if opts.Namespace != "" {
+		r.prefix = append(append(r.prefix, opts.Namespace...), 0)
+	}
+	from := r.prefix
+	if resumed {
+		last := Key{Kind: opts.Kind, Namespace: after.namespace, Name: after.name}.raw()
+		from = append([]byte(last), 0)
+	}
+	r.row, _ = cursor.Seek(from)
+	return r
+}
+
+func (r *keyRows) next() (position, bool, error) {
+	if r.row == nil || !bytes.HasPrefix(r.row, r.prefix) {
+		return position{}, false, nil
+	}
+	key, err := parseRawKey(r.row)
+	if err != nil {
+		return position{}, false, err
+	}
+	r.row, _ = r.cursor.Next()
+	return position{namespace: key.Namespace, name: key.Name}, true, nil
+}
+
+// indexRows walks an index in the order of values, then of namespace and name.
+// The index lies apart by namespace, so that a list of one namespace never
+// steps over another's entries; a list of all merges them.
+type indexRows struct {
+	sources []*namespaceRows
+	base    []byte // the index's rows' common prefix
+}
+
+// namespaceRows is one namespace's part of an index.
+type namespaceRows struct {
+	cursor    *bolt.Cursor
+	namespace string
+	prefix    []byte // all of the namespace's rows
+	bound     []byte // all of the wanted rows
+	value     []byte
+	name      []byte
+}
+
+func newIndexRows(index *bolt.Bucket, opts ListOptions, after position, resumed bool) *indexRows {
+	r := &indexRows{base: indexPrefix(opts.Kind, opts.Index)}
+	namespaces := []string{opts.Namespace}
+	if opts.Namespace == "" {
+		namespaces = r.namespaces(index.Cursor())
+	}
+	for _, namespace := range namespaces {
+		source := &namespaceRows{cursor: index.Cursor(), namespace: namespace}
+		source.prefix = append(append(bytes.Clone(r.base), namespace...), 0)
+		source.bound = appendEscaped(bytes.Clone(source.prefix), opts.Prefix)
+		if opts.Exact {
+			source.bound = append(source.bound, 0, terminator)
+		}
+		if source.seek(after, resumed) {
+			r.sources = append(r.sources, source)
+		}
+	}
+	return r
+}
+
+// namespaces skips through the index from namespace to namespace.
+func (r *indexRows) namespaces(cursor *bolt.Cursor) []string {
+	var out []string
+	row, _ := cursor.Seek(r.base)
+	for row != nil && bytes.HasPrefix(row, r.base) {
+		namespace, _, _ := bytes.Cut(row[len(r.base):], []byte{0})
+		out = append(out, string(namespace))
+		past := append(bytes.Clone(row[:len(r.base)+len(namespace)]), afterNULByte)
+		row, _ = cursor.Seek(past)
+	}
+	return out
+}
+
+// seek goes to the first row after the position in the merged order.
+func (n *namespaceRows) seek(after position, resumed bool) bool {
+	from := n.bound
+	if resumed {
+		from = append(bytes.Clone(n.prefix), after.value...)
+		switch {
+		case n.namespace < after.namespace:
+			from = append(from, 0, pastEqual)
+		case n.namespace == after.namespace:
+			from = append(append(from, 0, terminator), after.name...)
+			from = append(from, 0)
+		}
+	}
+	row, _ := n.cursor.Seek(from)
+	return n.take(row)
+}
+
+// take holds a row; false past the last.
+func (n *namespaceRows) take(row []byte) bool {
+	n.name = nil
+	if row == nil || !bytes.HasPrefix(row, n.bound) {
+		return false
+	}
+	value, name, ok := splitIndexRow(row[len(n.prefix):])
+	if ok {
+		n.value, n.name = value, name
+	}
+	return true
+}
+
+func (r *indexRows) next() (position, bool, error) {
+	var first *namespaceRows
+	for _, source := range r.sources {
+		// Sources are in the order of namespaces, so the earlier wins a tie.
+		if first == nil || bytes.Compare(source.value, first.value) < 0 {
+			first = source
+		}
+	}
+	if first == nil {
+		return position{}, false, nil
+	}
+	if first.name == nil {
+		return position{}, false, fmt.Errorf("read index %q: a row is malformed: %w", r.base, ErrCorrupt)
+	}
+	at := position{value: string(first.value), namespace: first.namespace, name: string(first.name)}
+	row, _ := first.cursor.Next()
+	if !first.take(row) {
+		r.sources = deleteSource(r.sources, first)
+	}
+	return at, true, nil
+}
+
+func deleteSource(list []*namespaceRows, gone *namespaceRows) []*namespaceRows {
+	out := list[:0]
+	for _, one := range list {
+		if one != gone {
+			out = append(out, one)
+		}
+	}
+	return out
+}
