@@ -7,10 +7,12 @@ keyword arguments for the compiler. Called by compile.sh.
     compile.py --check     write nothing; exit 1 and say which committed files differ
 """
 import filecmp
+import gzip
 import importlib.util
 import os
 import pathlib
 import sys
+import tarfile
 import tempfile
 import warnings
 
@@ -19,6 +21,21 @@ warnings.filterwarnings('ignore')
 from kfp import compiler  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def make_archives_repeatable():
+    """Embedded files travel as archives; without times and owners they come out the same everywhere."""
+    compress, add_info = gzip.compress, tarfile.TarFile.gettarinfo
+
+    def gettarinfo(self, name=None, arcname=None, fileobj=None):
+        info = add_info(self, name, arcname, fileobj)
+        info.mtime = info.uid = info.gid = 0
+        info.uname = info.gname = ''
+        info.mode = 0o755 if info.isdir() else 0o644
+        return info
+
+    gzip.compress = lambda data, compresslevel=9, *, mtime=0: compress(data, compresslevel, mtime=0)
+    tarfile.TarFile.gettarinfo = gettarinfo
 
 
 def load(source: pathlib.Path):
@@ -39,6 +56,7 @@ def compile_to(pipeline, path: pathlib.Path):
 
 
 def main() -> int:
+    make_archives_repeatable()
     check = sys.argv[1:] == ['--check']
     sources = sorted(ROOT.glob('examples/*/pipeline.py')) + sorted(ROOT.glob('test/corpus/*/pipelines*.py'))
     stale, count = [], 0
