@@ -64,6 +64,10 @@ func (s *server) Watch(_ *inventory.WatchRequest, stream inventory.Inventory_Wat
 	last := s.reader.list()
 	events := s.reader.subscribe()
 	defer func() { events.close() }()
+	// From here on nothing is missed, so this is when the host should look.
+	if err := stream.Send(changed()); err != nil {
+		return err
+	}
 	looked := time.Now()
 	for ctx.Err() == nil {
 		fault, err := events.next(ctx, s.beat)
@@ -88,12 +92,16 @@ func (s *server) Watch(_ *inventory.WatchRequest, stream inventory.Inventory_Wat
 			last = now
 			events.close()
 			events = s.reader.subscribe() // for devices that came or went
-			if err := stream.Send(&inventory.WatchEvent{Event: &inventory.WatchEvent_Changed{Changed: &inventory.Changed{}}}); err != nil {
+			if err := stream.Send(changed()); err != nil {
 				return err
 			}
 		}
 	}
 	return status.FromContextError(ctx.Err()).Err()
+}
+
+func changed() *inventory.WatchEvent {
+	return &inventory.WatchEvent{Event: &inventory.WatchEvent_Changed{Changed: &inventory.Changed{}}}
 }
 
 // subscription waits for faults; set is nil where the driver has no events to

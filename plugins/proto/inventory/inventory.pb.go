@@ -843,7 +843,8 @@ func (x *Fault) GetMessage() string {
 	return ""
 }
 
-// Changed: List answers differently now.
+// Changed: List may answer differently now. It is also a stream's first event,
+// after which no change is missed.
 type Changed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
