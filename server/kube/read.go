@@ -179,8 +179,13 @@ func (a *API) query(req *http.Request, r *Resource) (*query, error) {
 		if !known && f.field != "metadata.name" && f.field != "metadata.namespace" {
 			return nil, BadRequest("field selector: %s has no selectable field %q", r.Plural, f.field)
 		}
-		if field.Index != "" && !f.negate {
+		if field.Index != "" && !f.negate && f.value != "ended" {
 			q.opts.Index, q.opts.Prefix, q.opts.Exact = field.Index, f.value, true
+		}
+	}
+	for _, l := range labels {
+		if index, known := r.Labels[l.Key]; known && l.Op == "=" && q.opts.Namespace != "" {
+			q.opts.Index, q.opts.Prefix, q.opts.Exact = index.Index, index.Value(q.opts.Namespace, l.Values[0]), true
 		}
 	}
 	if len(labels) > 0 || len(fields) > 0 {

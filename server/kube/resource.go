@@ -8,6 +8,7 @@ import (
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/server/view"
+	"github.com/skiff-ml/skiff/store"
 )
 
 // Resource is one served kind: its names, what may be done to it and how it is
@@ -23,6 +24,9 @@ type Resource struct {
 	// Order is the declared index that lists follow, newest first; empty means
 	// by name.
 	Order string
+	// Labels are indexes that a selector of one label's exact value can use in
+	// a list of one namespace.
+	Labels map[string]LabelIndex
 	// Fields are what field selectors may name, besides metadata.name and
 	// metadata.namespace.
 	Fields  map[string]Field
@@ -47,8 +51,15 @@ type Field struct {
 // Dependent is a kind whose objects go when the object they belong to goes.
 type Dependent struct {
 	StoreKind string
-	// Index is the store's index by the owner's name.
+	// Index is the store's index by the owner, Value the owner's entry in it.
 	Index string
+	Value func(owner store.Key) string
+}
+
+// LabelIndex is a store's index by the value of a label.
+type LabelIndex struct {
+	Index string
+	Value func(namespace, value string) string
 }
 
 // Column is one column of a table.
@@ -102,7 +113,15 @@ func runs() Resource {
 		StoreKind: "runs.skiff.dev", New: func() core.Object { return &skiff.Run{} },
 		Order: "created",
 		Fields: map[string]Field{
-			"status.state":      {Value: func(o core.Object) string { return string(o.(*skiff.Run).Status.State) }},
+			"status.state": {Value: func(o core.Object) string { return string(o.(*skiff.Run).Status.State) }},
+			// One word for "has not ended", backed by an index, so that it costs
+			// the same however many runs there were.
+			"status.progress": {Index: "active", Value: func(o core.Object) string {
+				if o.(*skiff.Run).Status.State.Terminal() {
+					return "ended"
+				}
+				return "active"
+			}},
 			"spec.pipelineName": {Value: func(o core.Object) string { return o.(*skiff.Run).Spec.PipelineName }},
 		},
 		Columns: []Column{
@@ -119,7 +138,10 @@ func runs() Resource {
 			{Name: "Message", Type: "string", Wide: true, Value: run(func(r *skiff.Run) any { return r.Status.Message })},
 		},
 		Patch: patchRun, Removable: runRemovable,
-		Dependents: []Dependent{{StoreKind: "tasks.skiff.dev", Index: "run"}},
+		Dependents: []Dependent{
+			{StoreKind: "tasks.skiff.dev", Index: "run", Value: func(run store.Key) string { return run.Name }},
+			{StoreKind: "pods", Index: "run", Value: func(run store.Key) string { return run.Namespace + "/" + run.Name }},
+		},
 	}
 }
 
@@ -189,6 +211,7 @@ func pods() Resource {
 	return Resource{
 		Version: "v1", Plural: "pods", Singular: "pod", Kind: core.PodKind, ShortNames: []string{"po"},
 		StoreKind: "pods", New: func() core.Object { return &core.Pod{} },
+		Labels: map[string]LabelIndex{core.LabelRun: {Index: "run", Value: func(namespace, run string) string { return namespace + "/" + run }}},
 		Fields: map[string]Field{
 			"status.phase": {Value: func(o core.Object) string { return string(o.(*core.Pod).Status.Phase) }},
 		},
@@ -212,7 +235,9 @@ func pods() Resource {
 			})},
 			{Name: "Message", Type: "string", Wide: true, Value: pod(func(p *core.Pod) any { return p.Status.Message })},
 		},
-		Patch: patchPod, Removable: podRemovable,
+		Patch: patchPod,
+		// Whoever controls the pod ends what runs before it lets the object go.
+		Removable: func(core.Object) error { return nil },
 	}
 }
 

@@ -190,15 +190,6 @@ func runRemovable(obj core.Object) error {
 			run.Name, run.Status.State, run.Name)}
 }
 
-func podRemovable(obj core.Object) error {
-	pod := obj.(*core.Pod)
-	if pod.Status.Phase.Terminal() && pod.Status.Claim == nil {
-		return nil
-	}
-	return &Error{Code: http.StatusConflict, Reason: "Conflict",
-		Message: fmt.Sprintf("pod %s has not ended; cancel the run that it belongs to", pod.Name)}
-}
-
 // delete removes an object and what depends on it. Dependents go first: if the
 // daemon dies in between, the owner is still there to delete again.
 func (a *API) delete(w http.ResponseWriter, req *http.Request, r *Resource) {
@@ -223,6 +214,11 @@ func (a *API) delete(w http.ResponseWriter, req *http.Request, r *Resource) {
 		WriteError(w, r.named(err, key.Name))
 		return
 	}
+	// Finalizers hold an object until its controller has cleared up after it.
+	if held, err := a.store.Get(ctx, key); err == nil && held.Metadata().UID == obj.Metadata().UID {
+		a.answer(w, req, r, []core.Object{held}, http.StatusOK)
+		return
+	}
 	WriteJSON(w, http.StatusOK, Status{
 		Kind: "Status", APIVersion: "v1", Status: "Success", Code: http.StatusOK,
 		Details: &StatusDetails{Name: key.Name, Group: r.Group, Kind: r.Plural, UID: obj.Metadata().UID},
@@ -230,11 +226,10 @@ func (a *API) delete(w http.ResponseWriter, req *http.Request, r *Resource) {
 }
 
 func (a *API) deleteDependents(req *http.Request, d Dependent, owner store.Key) error {
+	opts := store.ListOptions{Kind: d.StoreKind, Namespace: owner.Namespace, Index: d.Index, Prefix: d.Value(owner), Exact: true}
 	for {
-		page, err := a.store.List(req.Context(), store.ListOptions{
-			Kind: d.StoreKind, Namespace: owner.Namespace, Index: d.Index, Prefix: owner.Name, Exact: true,
-		})
-		if err != nil || len(page.Items) == 0 {
+		page, err := a.store.List(req.Context(), opts)
+		if err != nil {
 			return err
 		}
 		ops := make([]store.Op, 0, len(page.Items))
@@ -243,8 +238,13 @@ func (a *API) deleteDependents(req *http.Request, d Dependent, owner store.Key) 
 			ops = append(ops, store.Op{Verb: store.Delete, Kind: d.StoreKind,
 				Key: store.Key{Kind: d.StoreKind, Namespace: meta.Namespace, Name: meta.Name}})
 		}
-		if _, err := a.store.Commit(req.Context(), ops...); err != nil {
-			return err
+		if len(ops) > 0 {
+			if _, err := a.store.Commit(req.Context(), ops...); err != nil {
+				return err
+			}
+		}
+		if opts.Continue = page.Continue; opts.Continue == "" {
+			return nil
 		}
 	}
 }

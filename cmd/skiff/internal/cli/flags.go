@@ -1,0 +1,61 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/skiff-ml/skiff/cmd/skiff/internal/daemon"
+)
+
+// daemonFlags are the flags of a daemon, given to "skiff up" or to a "skiff run"
+// that starts one.
+type daemonFlags struct {
+	runtime     string
+	fakeGPUs    string
+	fakeNode    string
+	containerEn []string
+	containerCA string
+}
+
+func (f *daemonFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.runtime, "runtime", daemon.RuntimeAuto, "auto, docker or process; auto takes Docker where it answers")
+	flags.StringVar(&f.fakeGPUs, "fake-gpus", "", "declare GPUs that do not exist: a machine's name such as dgx-a100, or a file")
+	flags.StringVar(&f.fakeNode, "fake-node", "", "declare a larger machine, as in cpu=64,mem=256Gi")
+	flags.StringArrayVar(&f.containerEn, "container-env", nil, "KEY=VALUE for every container (a proxy, pip's settings); KEY alone passes the daemon's own")
+	flags.StringVar(&f.containerCA, "container-ca", "", "file of certificate authorities that every container shall trust")
+	_ = cmd.RegisterFlagCompletionFunc("runtime", cobra.FixedCompletions(
+		[]string{daemon.RuntimeAuto, daemon.RuntimeDocker, daemon.RuntimeProcess}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// given reports whether any of the flags was used on the command line.
+func (f *daemonFlags) given(cmd *cobra.Command) []string {
+	var used []string
+	for _, name := range []string{"runtime", "fake-gpus", "fake-node", "container-env", "container-ca"} {
+		if cmd.Flags().Changed(name) {
+			used = append(used, "--"+name)
+		}
+	}
+	return used
+}
+
+// config is the daemon's configuration that the flags describe.
+func (f *daemonFlags) config(a *app) (daemon.Config, error) {
+	dir, err := a.absStateDir()
+	if err != nil {
+		return daemon.Config{}, err
+	}
+	cfg := daemon.Config{
+		StateDir: dir, Runtime: f.runtime, FakeGPUs: f.fakeGPUs, FakeNode: f.fakeNode,
+		ContainerEnv: f.containerEn, ContainerCA: f.containerCA, Version: a.version,
+	}
+	if err := cfg.Check(); err != nil {
+		return cfg, refuse(err)
+	}
+	if cfg.Executable, err = os.Executable(); err != nil {
+		return cfg, fmt.Errorf("find this program's own file: %w", err)
+	}
+	return cfg, nil
+}

@@ -1,0 +1,118 @@
+package daemon
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/skiff-ml/skiff/runtime/device"
+)
+
+// Values of Config.Runtime.
+const (
+	RuntimeAuto    = "auto"
+	RuntimeDocker  = "docker"
+	RuntimeProcess = "process"
+)
+
+// DefaultListen is on the loopback alone: the API is the machine's root.
+const DefaultListen = "127.0.0.1:7433"
+
+// Names below the state folder.
+const (
+	storeFile = "store.db"
+	backupDir = "backups"
+	logFile   = "daemon.log"
+)
+
+// StoreCheckName is the sub-command that checks a store's file in a process of
+// its own.
+const StoreCheckName = "store-check"
+
+// Config is what a daemon needs. StateDir is required.
+type Config struct {
+	StateDir string
+	// Listen is HOST:PORT; empty means the unix socket alone.
+	Listen string
+	// Hosts are further names that requests may be addressed to.
+	Hosts []string
+	// Runtime is auto, docker or process; empty is auto.
+	Runtime string
+	// FakeGPUs is a fixture's name or a file; FakeNode as in "cpu=64,mem=256Gi".
+	FakeGPUs, FakeNode string
+	// ContainerEnv is KEY=VALUE, or KEY for the daemon's own value;
+	// ContainerCA a file of certificate authorities. Every container gets both.
+	ContainerEnv []string
+	ContainerCA  string
+	// Embedded says that the daemon lives inside another command.
+	Embedded bool
+	// UntilIdle ends the daemon once no run is active.
+	UntilIdle bool
+	// Executable is this program's file, which is started for checks and in
+	// the background; empty does without.
+	Executable string
+	Version    string
+	// Logger discards where it is nil.
+	Logger *slog.Logger
+	// OnReady is called once requests are answered; address is empty without
+	// a TCP listener.
+	OnReady func(address string)
+}
+
+// Check refuses what cannot work, before anything is started.
+func (c *Config) Check() error {
+	if c.StateDir == "" || !filepath.IsAbs(c.StateDir) {
+		return fmt.Errorf("state folder %q: want an absolute path", c.StateDir)
+	}
+	switch c.Runtime {
+	case "", RuntimeAuto, RuntimeDocker, RuntimeProcess:
+	default:
+		return fmt.Errorf("--runtime %q: want %s, %s or %s", c.Runtime, RuntimeAuto, RuntimeDocker, RuntimeProcess)
+	}
+	if c.Listen != "" {
+		if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+			return fmt.Errorf("--listen %q: want HOST:PORT, as in %s", c.Listen, DefaultListen)
+		}
+	}
+	if c.FakeGPUs != "" {
+		if _, err := device.LoadFake(c.FakeGPUs); err != nil {
+			return fmt.Errorf("--fake-gpus: %w", err)
+		}
+	}
+	if c.FakeNode != "" {
+		if _, err := device.ParseFakeNode(c.FakeNode); err != nil {
+			return fmt.Errorf("--fake-node: %w", err)
+		}
+	}
+	if _, err := c.containerEnv(); err != nil {
+		return err
+	}
+	return c.checkCA()
+}
+
+// containerEnv resolves variables that are named without a value.
+func (c *Config) containerEnv() ([]string, error) {
+	env := make([]string, 0, len(c.ContainerEnv))
+	for _, entry := range c.ContainerEnv {
+		name, _, given := strings.Cut(entry, "=")
+		if name == "" || strings.ContainsAny(name, " \t\n\x00") || !utf8.ValidString(entry) {
+			return nil, fmt.Errorf("--container-env %q: want KEY=VALUE or KEY", entry)
+		}
+		if !given {
+			value, set := os.LookupEnv(name)
+			if !set {
+				return nil, fmt.Errorf("--container-env %s: the variable is not set here; give a value with %s=VALUE", name, name)
+			}
+			entry = name + "=" + value
+		}
+		env = append(env, entry)
+	}
+	return env, nil
+}
+
+// LogPath is where a daemon in the background writes.
+func LogPath(stateDir string) string { return filepath.Join(stateDir, logFile) }

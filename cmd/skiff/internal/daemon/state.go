@@ -1,0 +1,41 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/skiff-ml/skiff/engine/pipeline"
+	"github.com/skiff-ml/skiff/engine/pod"
+	"github.com/skiff-ml/skiff/store"
+)
+
+// openStore opens the state of a folder, having its file looked at first in a
+// child process: a damaged one can end the process that maps it.
+func openStore(ctx context.Context, cfg Config) (*store.Store, error) {
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state folder: %w", err)
+	}
+	config := store.Config{
+		Path: filepath.Join(cfg.StateDir, storeFile), Logger: cfg.Logger,
+		Kinds:     append(pipeline.Kinds(), pod.Kind()),
+		BackupDir: filepath.Join(cfg.StateDir, backupDir),
+	}
+	if cfg.Executable != "" {
+		config.CheckCommand = []string{cfg.Executable, StoreCheckName}
+	}
+	return store.Open(ctx, config)
+}
+
+// Restore puts a backup in the place of the state; what was there is kept as
+// the path that is returned, empty where there was nothing.
+func Restore(ctx context.Context, stateDir, backup string) (kept string, err error) {
+	return store.Restore(ctx, store.RestoreConfig{
+		Backup: backup, Path: filepath.Join(stateDir, storeFile), Replace: true,
+	})
+}
+
+// StoreCheck is the check in the child process.
+func StoreCheck(args []string, out io.Writer) int { return store.CheckMain(args, out) }
