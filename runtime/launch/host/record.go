@@ -1,0 +1,139 @@
+package host
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/skiff-ml/skiff/runtime/launch"
+)
+
+// ErrRecord is the class of every exit record that cannot be what a launcher wrote.
+var ErrRecord = errors.New("malformed exit record")
+
+// ReadExit reads the exit record of a control folder; false means that there is
+// none (yet). A record that is there and cannot be read is an error.
+func ReadExit(dir string) (*launch.ExitRecord, bool, error) {
+	d, err := openFolder(dir)
+	if err != nil {
+		return nil, false, ignoreMissing(err)
+	}
+	defer d.Close() //nolint:errcheck // It was only a handle.
+	data, err := readFile(d, launch.ExitFile, launch.MaxFrame)
+	if err != nil {
+		return nil, false, ignoreMissing(err)
+	}
+	r, err := DecodeExit(data)
+	if err != nil {
+		return nil, false, err
+	}
+	return r, true, nil
+}
+
+// DecodeExit reads an exit record and refuses what no launcher writes.
+func DecodeExit(data []byte) (*launch.ExitRecord, error) {
+	var r launch.ExitRecord
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRecord, err)
+	}
+	if err := checkRecord(&r); err != nil {
+		return nil, err
+	}
+	return &r, nil
+}
+
+func checkRecord(r *launch.ExitRecord) error {
+	held := int64(0)
+	for _, v := range r.Outputs {
+		held += int64(len(v))
+	}
+	switch {
+	case r.Version < 1:
+		return fmt.Errorf("%w: version %d", ErrRecord, r.Version)
+	case r.ExitCode < 0 || r.ExitCode > 255:
+		return fmt.Errorf("%w: exit code %d", ErrRecord, r.ExitCode)
+	case r.Reason == "":
+		return fmt.Errorf("%w: no reason", ErrRecord)
+	case r.ExitCode == 0 && (r.CommandID == "" || r.Reason != launch.ReasonCompleted):
+		return fmt.Errorf("%w: success with reason %s of command %q", ErrRecord, r.Reason, r.CommandID)
+	case r.ExitCode != 0 && r.Reason == launch.ReasonCompleted:
+		return fmt.Errorf("%w: completed with code %d", ErrRecord, r.ExitCode)
+	case held > launch.MaxOutputs:
+		return fmt.Errorf("%w: outputs of %d bytes", ErrRecord, held)
+	case r.LogBytes < 0 || r.LogDropped < 0 || r.LogDropped > r.LogBytes || r.CPUTime < 0 || r.MaxRSS < 0:
+		return fmt.Errorf("%w: a negative or impossible count", ErrRecord)
+	case r.FinishedAt.IsZero():
+		return fmt.Errorf("%w: no time", ErrRecord)
+	}
+	return nil
+}
+
+// ReadStarted reads started.json; nil means that no command has been started.
+func ReadStarted(dir string) (*launch.Started, error) {
+	d, err := openFolder(dir)
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	defer d.Close() //nolint:errcheck // It was only a handle.
+	data, err := readFile(d, launch.StartedFile, 1<<20)
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	var s launch.Started
+	if err := json.Unmarshal(data, &s); err != nil {
+		return nil, fmt.Errorf("read %s: %w: %w", launch.StartedFile, ErrHostile, err)
+	}
+	return &s, nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Life is what the lock says about a launcher.
+type Life int
+
+// The lives.
+const (
+	Unborn Life = iota // no launcher has begun
+	Alive
+	Dead
+)
+
+// ReadLife asks the lock whether the launcher of a control folder lives. A lock
+// that is not a plain file counts as dead: no launcher leaves such a thing.
+func ReadLife(dir string) (Life, error) {
+	d, err := openFolder(dir)
+	if err != nil {
+		return Unborn, ignoreMissing(err)
+	}
+	defer d.Close() //nolint:errcheck // It was only a handle.
+	// Not openFile: while the launcher makes it, the lock has two names.
+	fd, err := openat(int(d.Fd()), launch.LockFile, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Unborn, nil
+	}
+	if err != nil {
+		return Dead, nil
+	}
+	defer unix.Close(fd) //nolint:errcheck // It was only a handle.
+	for {
+		err = unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EWOULDBLOCK):
+			return Alive, nil
+		case err != nil:
+			return Dead, os.NewSyscallError("flock", err)
+		}
+		return Dead, nil
+	}
+}
