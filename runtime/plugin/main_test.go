@@ -27,6 +27,10 @@ func TestMain(m *testing.M) {
 		actHelper(hs)
 		os.Exit(0)
 	}
+	if helper := os.Getenv(hostEnv); helper != "" {
+		actHost(helper)
+		os.Exit(0)
+	}
 	goleak.VerifyTestMain(m)
 }
 
