@@ -17,7 +17,7 @@ if [[ ! -e $venv/.complete ]]; then
   rm -rf "$venv"
   mkdir -p "$cache/venv"
   python3 -m venv "$venv" || { echo "python3 has no venv; install the package python3-venv" >&2; exit 3; }
-  "$venv/bin/python3" -m pip install --quiet "kfp==$version" ||
+  "$venv/bin/python3" -m pip install --quiet "kfp==$version" "kfp-kubernetes==$version" ||
     { echo "kfp $version could not be installed; is a Python package index reachable?" >&2; exit 3; }
   touch "$venv/.complete"
 fi

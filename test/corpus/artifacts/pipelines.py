@@ -65,7 +65,7 @@ def produce_all(
     metrics.log_metric('loss', 2)
     classification.log_confusion_matrix(['cat', 'dog'], [[8, 2], [1, 9]])
     classification.log_roc_curve([0.0, 0.1, 1.0], [0.0, 0.9, 1.0], [1.0, 0.5, 0.0])
-    sliced.load_confusion_matrix('small', ['cat', 'dog'], [[4, 1], [0, 5]])
+    sliced.metadata['evaluationSlices'] = [{'slice': 'small', 'rows': 10}]
 
 
 @dsl.component(base_image=IMAGE)

@@ -70,8 +70,8 @@ def hard_strings(text: str) -> NamedTuple('Out', same=str, inside=str, length=in
 
 
 @dsl.pipeline(name='large-value')
-def large_value(kilobytes: int = 512) -> NamedTuple('Out', length=int, digest=str):
-    """A parameter of half a megabyte from one step to the next."""
+def large_value(kilobytes: int = 96) -> NamedTuple('Out', length=int, digest=str):
+    """A parameter near the longest that one argument of a program may have, from one step to the next."""
 
     @dsl.component(base_image=IMAGE)
     def large(kilobytes: int) -> str:
