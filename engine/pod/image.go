@@ -1,0 +1,167 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/runtime"
+)
+
+// Progress of a pull is shown first after progressFirst and then every
+// progressEvery: an image that is there already costs no commit.
+const (
+	progressFirst = time.Second
+	progressEvery = 3 * time.Second
+)
+
+// prepareImages makes the images of all containers ready, at once.
+func (r *run) prepareImages(ctx context.Context) error {
+	if len(r.units) == 1 {
+		return r.prepareImage(ctx, r.units[0])
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, u := range r.units {
+		group.Go(func() error { return r.prepareImage(ctx, u) })
+	}
+	return group.Wait()
+}
+
+// prepareImage makes one image ready, trying again where that may help. The
+// error is an *ending or ctx's cause.
+func (r *run) prepareImage(ctx context.Context, u *unit) error {
+	p := r.pod()
+	req := runtime.ImageRequest{Ref: u.container.Image, Policy: runtime.PullPolicy(u.container.ImagePullPolicy)}
+	if con, known := r.state(u); known && stateRank(con.State) >= stateRank(runtime.StateRunning) {
+		// The container has its command already: only the digest is of interest.
+		req.Policy = runtime.PullNever
+		if image, err := r.c.backend.PrepareImage(ctx, req, func(runtime.ImageProgress) {}); err == nil {
+			u.image = image
+		}
+		return nil
+	}
+	if req.Policy == "" {
+		// The published default would ask a registry for every image without a
+		// tag, each time; a workstation may be offline.
+		req.Policy = runtime.PullIfNotPresent
+	}
+	if ext := p.Spec.Skiff; ext != nil && ext.Environment != nil && !u.init && u.container.Name == p.Spec.Containers[0].Name {
+		req.Pip = ext.Environment.Calls
+	}
+	if r.c.cfg.Auths != nil && len(p.Spec.ImagePullSecrets) > 0 {
+		auths, err := r.c.cfg.Auths(ctx, p.Namespace, p.Spec.ImagePullSecrets)
+		if err != nil {
+			return &ending{reason: ReasonConfig, message: "imagePullSecrets: " + err.Error()}
+		}
+		req.Auths = auths
+	}
+	backoff := r.c.cfg.ImageBackoff
+	for try := 1; ; try++ {
+		image, err := r.pull(ctx, req)
+		switch {
+		case err == nil:
+			u.image = image
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, runtime.ErrPolicy):
+			return &ending{reason: ReasonPolicy, message: err.Error()}
+		case errors.Is(err, runtime.ErrImageUnavailable) && !r.c.pulls.Load():
+			// This backend knows at once what it can run; asking again is vain.
+			return &ending{reason: ReasonImageUnavailable, message: fmt.Sprintf("image %s: %v", req.Ref, err)}
+		case errors.Is(err, runtime.ErrUnavailable):
+			try = 0 // not the image's fault
+		case try >= r.c.cfg.ImageTries:
+			return &ending{
+				reason: ReasonErrImagePull,
+				message: fmt.Sprintf("image %s could not be had in %d tries: %v; check its name, the registry and the credentials",
+					req.Ref, try, err),
+			}
+		}
+		if err := r.say(ctx, ReasonImageBackOff, fmt.Sprintf("image %s: %v; next try in %s", req.Ref, err, backoff)); err != nil {
+			return err
+		}
+		if err := sleep(ctx, backoff); err != nil {
+			return err
+		}
+		backoff = min(2*backoff, 5*time.Minute)
+	}
+}
+
+// pull asks the backend for an image and shows the progress meanwhile.
+func (r *run) pull(ctx context.Context, req runtime.ImageRequest) (runtime.Image, error) {
+	type result struct {
+		image runtime.Image
+		err   error
+	}
+	done := make(chan result, 1)
+	news := make(chan runtime.ImageProgress, 1)
+	go func() {
+		image, err := r.c.backend.PrepareImage(ctx, req, func(p runtime.ImageProgress) {
+			select { // only the newest counts
+			case <-news:
+			default:
+			}
+			select {
+			case news <- p:
+			default:
+			}
+		})
+		done <- result{image, err}
+	}()
+	timer := time.NewTimer(progressFirst)
+	defer timer.Stop()
+	for {
+		select {
+		case got := <-done:
+			return got.image, got.err
+		case <-timer.C:
+		}
+		timer.Reset(progressEvery)
+		text := "prepares image " + req.Ref
+		select {
+		case p := <-news:
+			text += ": " + progressText(p)
+		default:
+		}
+		if err := r.say(ctx, ReasonPulling, text); err != nil {
+			got := <-done
+			return got.image, errors.Join(err, got.err)
+		}
+	}
+}
+
+func progressText(p runtime.ImageProgress) string {
+	const mb = 1 << 20
+	switch {
+	case p.Total > 0:
+		return fmt.Sprintf("%s, %d of %d MiB", p.Status, p.Current/mb, p.Total/mb)
+	case p.Current > 0:
+		return fmt.Sprintf("%s, %d MiB", p.Status, p.Current/mb)
+	default:
+		return p.Status
+	}
+}
+
+// imageID is what a container status calls the image that ran.
+func imageID(image runtime.Image) string {
+	if image.Digest != "" {
+		return image.Digest
+	}
+	return image.ID
+}
+
+// setContainerStatus puts a container's status in place.
+func setContainerStatus(p *core.Pod, s core.ContainerStatus) {
+	for i := range p.Status.ContainerStatuses {
+		if p.Status.ContainerStatuses[i].Name == s.Name {
+			p.Status.ContainerStatuses[i] = s
+			return
+		}
+	}
+	p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, s)
+}

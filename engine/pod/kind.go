@@ -1,0 +1,71 @@
+package pod
+
+import (
+	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/store"
+)
+
+// KindName is the name under which the store keeps pods.
+const KindName = "pods"
+
+// Indexes of the kind.
+const (
+	// IndexActive holds, under the one value "active", the pods that this
+	// controller still has work with: those that have not ended, and those that
+	// are to be deleted.
+	IndexActive = "active"
+	// IndexRun lists pods by their run: namespace, '/', the label skiff.dev/run.
+	IndexRun = "run"
+	// IndexTask lists pods by the uid of the object that owns them.
+	IndexTask = "owner"
+	// IndexUID finds a pod by its uid.
+	IndexUID = "uid"
+)
+
+// active is the one value of IndexActive.
+const active = "active"
+
+// Finalizer keeps a pod in the store until its containers and its folder are gone.
+const Finalizer = "skiff.dev/pod"
+
+// Kind declares pods to the store.
+func Kind() store.Kind {
+	return store.Kind{
+		Name: KindName,
+		New:  func() core.Object { return new(core.Pod) },
+		Indexes: []store.Index{
+			{Name: IndexActive, Values: func(obj core.Object) []string {
+				p := obj.(*core.Pod)
+				if p.Status.Phase.Terminal() && p.DeletionTimestamp == nil {
+					return nil
+				}
+				return []string{active}
+			}},
+			{Name: IndexRun, Values: func(obj core.Object) []string {
+				m := obj.Metadata()
+				if run := m.Labels[core.LabelRun]; run != "" {
+					return []string{RunIndexValue(m.Namespace, run)}
+				}
+				return nil
+			}},
+			{Name: IndexTask, Values: func(obj core.Object) []string {
+				var owners []string
+				for _, o := range obj.Metadata().OwnerReferences {
+					owners = append(owners, o.UID)
+				}
+				return owners
+			}},
+			{Name: IndexUID, Values: func(obj core.Object) []string { return []string{obj.Metadata().UID} }},
+		},
+	}
+}
+
+// RunIndexValue is the value of IndexRun for the pods of a run.
+func RunIndexValue(namespace, run string) string { return namespace + "/" + run }
+
+func keyOf(p *core.Pod) store.Key {
+	return store.Key{Kind: KindName, Namespace: p.Namespace, Name: p.Name}
+}
+
+// title is how messages name a pod.
+func title(p *core.Pod) string { return p.Namespace + "/" + p.Name }

@@ -1,0 +1,507 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/runtime"
+	"github.com/skiff-ml/skiff/runtime/launch"
+	"github.com/skiff-ml/skiff/scheduler"
+)
+
+// Why a run's work is broken off.
+var (
+	errDeleted  = errors.New("the pod is being deleted")
+	errStopped  = errors.New("the pod was asked to stop")
+	errDeadline = errors.New("the pod has run longer than its activeDeadlineSeconds")
+)
+
+// run takes one admitted pod from its admission to its end. Its goroutine owns
+// units; what reaches it from outside stands under mu.
+type run struct {
+	c    *Controller
+	item scheduler.Item
+	dir  string // the pod's folder
+
+	mu      sync.Mutex
+	newest  *core.Pod
+	removed bool                         // the object is gone from the store
+	seen    map[string]runtime.Container // by container name
+	made    map[string]bool              // names that this or an earlier daemon created
+	bell    chan struct{}
+	cancel  context.CancelCauseFunc // of the work; nil before it begins
+
+	units    []*unit
+	main     []*unit // of units: the containers that decide the pod's end
+	unsure   bool    // a container may exist that nobody has seen
+	recorded bool    // the store says Running
+}
+
+// unit is one container of the pod, in one of its restarts.
+type unit struct {
+	container *core.Container
+	init      bool // init container or sidecar
+	sidecar   bool
+	restart   int32
+	name      string
+	gpus      []string
+	image     runtime.Image
+	restartAt time.Time // when to start it again, after it ended
+	failures  int       // ends in a row, for the back-off
+}
+
+func (c *Controller) newRun(p *core.Pod, item scheduler.Item) *run {
+	return &run{
+		c: c, item: item, newest: p, dir: filepath.Join(c.podsDir, p.UID),
+		seen: make(map[string]runtime.Container), made: make(map[string]bool), bell: make(chan struct{}, 1),
+	}
+}
+
+// pod is the newest version known.
+func (r *run) pod() *core.Pod {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.newest
+}
+
+// update takes in a newer version of the object, and breaks the work off where
+// it asks for the end.
+func (r *run) update(p *core.Pod) {
+	r.mu.Lock()
+	if revisionOf(p) > revisionOf(r.newest) {
+		r.newest = p
+	}
+	cause, cancel := stopAsked(r.newest), r.cancel
+	r.mu.Unlock()
+	if cause != nil && cancel != nil {
+		cancel(cause)
+	}
+	r.ring()
+}
+
+// vanish says that the object is gone from the store.
+func (r *run) vanish() {
+	r.mu.Lock()
+	r.removed = true
+	cancel := r.cancel
+	r.mu.Unlock()
+	if cancel != nil {
+		cancel(errDeleted)
+	}
+}
+
+// observe takes in what the backend reports. States only go forward: lists and
+// events may overtake each other.
+func (r *run) observe(con runtime.Container) {
+	r.mu.Lock()
+	old, known := r.seen[con.Name]
+	if !known || stateRank(con.State) > stateRank(old.State) || (con.State == old.State && old.ID == "") {
+		r.seen[con.Name] = con
+	}
+	r.made[con.Name] = true
+	r.mu.Unlock()
+	r.ring()
+}
+
+// stateRank orders states by time. An exit record outranks a loss.
+func stateRank(s runtime.State) int {
+	switch s {
+	case runtime.StateWaiting:
+		return 1
+	case runtime.StateRunning:
+		return 2
+	case runtime.StateLost:
+		return 3
+	case runtime.StateExited:
+		return 4
+	default:
+		return 0
+	}
+}
+
+func (r *run) ring() {
+	select {
+	case r.bell <- struct{}{}:
+	default:
+	}
+}
+
+// state is what is known of the unit's container.
+func (r *run) state(u *unit) (runtime.Container, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	con, known := r.seen[u.name]
+	return con, known
+}
+
+func (r *run) ended(u *unit) bool {
+	con, known := r.state(u)
+	return known && stateRank(con.State) >= stateRank(runtime.StateLost)
+}
+
+// wait returns when something may have changed, when the timer fires (nil:
+// never), or with ctx's cause.
+func (r *run) wait(ctx context.Context, timer <-chan time.Time) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-r.bell:
+	case <-timer:
+	}
+	return nil
+}
+
+// live is the run's whole life after the admission is durable. It ends early
+// only with ctx: then containers are left as they are.
+func (r *run) live(ctx context.Context) {
+	end, err := r.work(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil && !errors.As(err, &end) {
+		end = r.interrupted(err)
+	}
+	if !r.halt(ctx) {
+		return
+	}
+	if r.deleting() {
+		r.c.finalize(ctx, r.pod(), true)
+	} else if err := r.finish(ctx, end); err != nil {
+		if !errors.Is(err, errMoot) {
+			return
+		}
+		// The object went away while its end was being written.
+		r.c.finalize(ctx, r.pod(), true)
+	}
+	r.c.post(ctx, func() { r.c.released(ctx, r) })
+}
+
+// deleting reports whether the object is to go, or has gone.
+func (r *run) deleting() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.removed || r.newest.DeletionTimestamp != nil
+}
+
+// work brings the pod up and waits for its end. The error is an *ending where
+// the pod could not run, or the cause of the interruption.
+func (r *run) work(outer context.Context) (*ending, error) {
+	ctx, cancel := context.WithCancelCause(outer)
+	defer cancel(nil)
+	r.mu.Lock()
+	r.cancel = cancel
+	cause, removed := stopAsked(r.newest), r.removed
+	r.mu.Unlock()
+	if removed {
+		cause = errDeleted
+	}
+	if cause != nil {
+		cancel(cause)
+	}
+	if limit := r.pod().Spec.ActiveDeadlineSeconds; limit != nil {
+		left := r.pod().Status.StartTime.Add(time.Duration(*limit) * time.Second).Sub(r.c.now())
+		defer time.AfterFunc(max(0, left), func() { cancel(errDeadline) }).Stop()
+	}
+	r.plan()
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	if err := makePodDir(r.dir); err != nil {
+		return nil, &ending{reason: ReasonConfig, message: "make the pod's folder: " + err.Error(), infrastructure: true}
+	}
+	if err := r.prepareImages(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.initialize(ctx); err != nil {
+		return nil, err
+	}
+	for _, u := range r.main {
+		if err := r.bringUp(ctx, u); err != nil {
+			return nil, err
+		}
+	}
+	return r.supervise(ctx)
+}
+
+func makePodDir(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o711); err != nil && !errors.Is(err, os.ErrExist) { //nolint:gosec // its parent is 0700
+		return err
+	}
+	return nil
+}
+
+// plan lays out the pod's containers and deals the granted devices among them.
+func (r *run) plan() {
+	p := r.pod()
+	var gpus []string
+	if p.Status.Claim != nil {
+		gpus = p.Status.Claim.GPUs
+	}
+	restarts := make(map[string]int32)
+	for i := range p.Status.ContainerStatuses {
+		restarts[p.Status.ContainerStatuses[i].Name] = p.Status.ContainerStatuses[i].RestartCount
+	}
+	next := 0
+	deal := func(c *core.Container, keep bool) []string {
+		n := min(deviceCount(c), len(gpus)-next)
+		if n <= 0 {
+			return nil
+		}
+		dealt := gpus[next : next+n]
+		if keep {
+			next += n
+		}
+		return dealt
+	}
+	add := func(c *core.Container, init bool) *unit {
+		u := &unit{container: c, init: init, sidecar: init && isSidecar(c), restart: restarts[c.Name]}
+		u.name = containerName(p.UID, c.Name, u.restart)
+		u.gpus = deal(c, !init || u.sidecar)
+		r.units = append(r.units, u)
+		return u
+	}
+	for i := range p.Spec.InitContainers {
+		add(&p.Spec.InitContainers[i], true)
+	}
+	for i := range p.Spec.Containers {
+		r.main = append(r.main, add(&p.Spec.Containers[i], false))
+	}
+}
+
+// initialize runs the init containers in order; sidecars only have to start.
+func (r *run) initialize(ctx context.Context) error {
+	for _, u := range r.units {
+		if !u.init {
+			continue
+		}
+		for {
+			if err := r.bringUp(ctx, u); err != nil {
+				return err
+			}
+			if u.sidecar {
+				break
+			}
+			for !r.ended(u) {
+				if err := r.wait(ctx, nil); err != nil {
+					return err
+				}
+			}
+			if r.succeeded(u) {
+				break
+			}
+			if !r.restartable(u) {
+				e := r.judge(u)
+				e.message = "init " + e.message
+				return e
+			}
+			if err := r.restart(ctx, u); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// supervise records that the pod runs and waits until every main container has
+// ended for good, starting again what is to be started again.
+func (r *run) supervise(ctx context.Context) (*ending, error) {
+	quiet := time.NewTimer(runningDelay)
+	defer quiet.Stop()
+	for {
+		done, next, err := r.pass(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if done {
+			return r.verdict(), nil
+		}
+		var timer <-chan time.Time
+		switch {
+		case !r.recorded:
+			timer = quiet.C
+		case !next.IsZero():
+			t := time.NewTimer(max(0, next.Sub(r.c.now())))
+			defer t.Stop()
+			timer = t.C
+		}
+		select {
+		case <-timer:
+			if !r.recorded {
+				if err := r.recordRunning(ctx); err != nil {
+					return nil, err
+				}
+			}
+		case <-r.bell:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// pass looks at every container once. next is when one is due to start again.
+func (r *run) pass(ctx context.Context) (done bool, next time.Time, err error) {
+	done = true
+	for _, u := range r.units {
+		if u.init && !u.sidecar {
+			continue
+		}
+		if r.ended(u) {
+			if !r.restartable(u) {
+				continue
+			}
+			if u.restartAt.IsZero() {
+				u.restartAt = r.c.now().Add(r.backoff(u))
+			}
+			if wait := u.restartAt.Sub(r.c.now()); wait <= 0 {
+				if err := r.restart(ctx, u); err != nil {
+					return false, next, err
+				}
+				if err := r.bringUp(ctx, u); err != nil {
+					return false, next, err
+				}
+			} else if next.IsZero() || u.restartAt.Before(next) {
+				next = u.restartAt
+			}
+		}
+		if !u.init {
+			done = false
+		}
+	}
+	return done, next, nil
+}
+
+// restartable applies the pod's restart policy to a container that ended.
+func (r *run) restartable(u *unit) bool {
+	switch {
+	case u.sidecar:
+		return true
+	case r.pod().Spec.RestartPolicy == "Always":
+		return !u.init || !r.succeeded(u)
+	case r.pod().Spec.RestartPolicy == "OnFailure":
+		return !r.succeeded(u)
+	default:
+		return false
+	}
+}
+
+// backoff is core/v1's for a container that keeps ending: 10 s, doubled each
+// time up to five minutes, forgotten after ten minutes of running.
+func (r *run) backoff(u *unit) time.Duration {
+	con, _ := r.state(u)
+	if con.Exit != nil && con.Exit.FinishedAt.Sub(con.Exit.StartedAt) >= 10*time.Minute {
+		u.failures = 0
+	}
+	u.failures++
+	if u.failures == 1 {
+		return 0
+	}
+	return min(10*time.Second<<min(u.failures-2, 5), 5*time.Minute)
+}
+
+// restart moves a unit on to its next container, durably, and removes the last.
+func (r *run) restart(ctx context.Context, u *unit) error {
+	last, _ := r.state(u)
+	status := r.containerStatus(u)
+	next := u.restart + 1
+	err := r.amend(ctx, func(p *core.Pod) error {
+		status.RestartCount, status.Started = next, false
+		setContainerStatus(p, status)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	u.restart, u.restartAt = next, time.Time{}
+	u.name = containerName(r.pod().UID, u.container.Name, next)
+	if last.ID != "" {
+		if err := r.c.backend.Remove(ctx, last.ID); err != nil {
+			r.c.log.Warn("ended container is not removed yet", "container", last.Name, "error", err)
+		}
+	}
+	return nil
+}
+
+// amend changes the run's pod durably. errMoot where the object is gone.
+func (r *run) amend(ctx context.Context, change func(*core.Pod) error) error {
+	next, err := r.c.amend(ctx, amendment{pod: r.pod(), change: change})
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	if revisionOf(next[0]) > revisionOf(r.newest) {
+		r.newest = next[0]
+	}
+	r.mu.Unlock()
+	return nil
+}
+
+// recordRunning is the second commit of a pod's life.
+func (r *run) recordRunning(ctx context.Context) error {
+	r.recorded = true
+	if p := r.pod(); p.Status.Phase == core.PodRunning {
+		return nil
+	}
+	now := r.c.now()
+	err := r.amend(ctx, func(p *core.Pod) error {
+		p.Status.Phase, p.Status.Reason, p.Status.Message = core.PodRunning, "", ""
+		for _, u := range r.units {
+			setContainerStatus(p, r.containerStatus(u))
+			if con, known := r.state(u); known && con.IP != "" {
+				p.Status.PodIP = con.IP
+			}
+		}
+		setCondition(p, "Ready", true, "", "", now)
+		return nil
+	})
+	if errors.Is(err, errMoot) {
+		return errDeleted
+	}
+	return err
+}
+
+// say shows people what the pod is at, at the cost of a commit; callers keep
+// it rare.
+func (r *run) say(ctx context.Context, reason, message string) error {
+	err := r.amend(ctx, func(p *core.Pod) error {
+		p.Status.Reason, p.Status.Message = reason, message
+		return nil
+	})
+	if errors.Is(err, errMoot) {
+		return errDeleted
+	}
+	return err
+}
+
+// marker is the file that says the unit's command was, or was about to be,
+// handed over. It lies where no container can write.
+func (r *run) marker(u *unit) string {
+	return filepath.Join(r.dir, ".launch-"+controlName(u.container.Name, u.restart))
+}
+
+func (r *run) marked(u *unit) bool {
+	_, err := os.Lstat(r.marker(u))
+	return err == nil
+}
+
+func (r *run) mark(u *unit) error {
+	f, err := os.OpenFile(r.marker(u), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("record the intent to launch: %w", err)
+	}
+	return f.Close()
+}
+
+// succeeded: an exit record with code 0 is the only proof.
+func (r *run) succeeded(u *unit) bool {
+	con, _ := r.state(u)
+	return con.State == runtime.StateExited && con.Exit != nil && con.Exit.ExitCode == 0 && con.Exit.Reason == launch.ReasonCompleted
+}
