@@ -98,7 +98,7 @@ func (r *reader) missing() []string {
 }
 
 func initReason(ret nvml.Return) string {
-	switch ret { //nolint:exhaustive // the rest is the driver's own words
+	switch ret {
 	case nvml.ERROR_LIBRARY_NOT_FOUND:
 		return "libnvidia-ml.so.1 is not installed: this machine has no NVIDIA driver. Install the driver if it has a GPU."
 	case nvml.ERROR_DRIVER_NOT_LOADED:
@@ -183,9 +183,9 @@ func (r *reader) device(h nvml.Device, position int) (*inventory.Device, error) 
 	if ret != nvml.SUCCESS {
 		return nil, fmt.Errorf("read the UUID: %w", ret)
 	}
-	d := &inventory.Device{Uuid: uuid, Index: int32(position), Minor: -1, Mig: "unsupported"} //nolint:gosec // at most maxGPUs
+	d := &inventory.Device{Uuid: uuid, Index: int32(position), Minor: -1, Mig: "unsupported"}
 	if i, ret := h.GetIndex(); ret == nvml.SUCCESS {
-		d.Index = int32(i) //nolint:gosec // a count of devices
+		d.Index = int32(i)
 	}
 	if name, ret := h.GetName(); ret == nvml.SUCCESS {
 		d.Model = name
@@ -195,7 +195,7 @@ func (r *reader) device(h nvml.Device, position int) (*inventory.Device, error) 
 	}
 	if r.has(symMemory) {
 		if m, ret := h.GetMemoryInfo(); ret == nvml.SUCCESS {
-			d.MemoryBytes = int64(min(m.Total, 1<<62)) //nolint:gosec // bounded
+			d.MemoryBytes = int64(min(m.Total, 1<<62))
 		}
 	}
 	if r.has(symCapability) {
@@ -205,7 +205,7 @@ func (r *reader) device(h nvml.Device, position int) (*inventory.Device, error) 
 	}
 	if r.has(symMinor) {
 		if n, ret := h.GetMinorNumber(); ret == nvml.SUCCESS {
-			d.Minor = int32(n) //nolint:gosec // a device number
+			d.Minor = int32(n)
 		}
 	}
 	if r.has(symMIG) {
@@ -249,12 +249,12 @@ func (r *reader) usage() (*inventory.UsageResponse, error) {
 		u := &inventory.DeviceUsage{Uuid: uuid, BusyPercent: -1}
 		if r.has(symMemory) {
 			if m, ret := h.GetMemoryInfo(); ret == nvml.SUCCESS {
-				u.UsedBytes = int64(min(m.Used, 1<<62)) //nolint:gosec // bounded
+				u.UsedBytes = int64(min(m.Used, 1<<62))
 			}
 		}
 		if r.has(symUtilization) {
 			if load, ret := h.GetUtilizationRates(); ret == nvml.SUCCESS {
-				u.BusyPercent = int32(min(load.Gpu, 100)) //nolint:gosec // bounded
+				u.BusyPercent = int32(min(load.Gpu, 100))
 			}
 		}
 		out.Devices = append(out.Devices, u)
@@ -291,7 +291,7 @@ func (r *reader) processes(h nvml.Device, uuid string) []*inventory.Process {
 	}
 	out := make([]*inventory.Process, len(order))
 	for i, pid := range order {
-		out[i] = &inventory.Process{Uuid: uuid, Pid: int32(pid), UsedBytes: int64(min(used[pid], 1<<62))} //nolint:gosec // the kernel's pids fit
+		out[i] = &inventory.Process{Uuid: uuid, Pid: int32(pid), UsedBytes: int64(min(used[pid], 1<<62))}
 	}
 	return out
 }

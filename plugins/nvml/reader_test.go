@@ -15,6 +15,7 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 	"github.com/NVIDIA/go-nvml/pkg/nvml/mock"
 	"github.com/NVIDIA/go-nvml/pkg/nvml/mock/dgxa100"
+	mockserver "github.com/NVIDIA/go-nvml/pkg/nvml/mock/server"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -26,7 +27,7 @@ import (
 // lib is go-nvml's mock of a DGX A100. What the mock has no answer for is set
 // here as such a machine answers; what neither has panics, as the call to a
 // missing symbol would end the process.
-func lib(t *testing.T, missing ...string) *dgxa100.Server {
+func lib(t *testing.T, missing ...string) *mockserver.Server {
 	t.Helper()
 	s := dgxa100.New()
 	s.LookupSymbolFunc = func(symbol string) error {
@@ -67,7 +68,7 @@ func lib(t *testing.T, missing ...string) *dgxa100.Server {
 	return s
 }
 
-func device(s *dgxa100.Server, i int) *dgxa100.Device { return s.Devices[i].(*dgxa100.Device) }
+func device(s *mockserver.Server, i int) *mockserver.Device { return s.Devices[i].(*mockserver.Device) }
 
 func pci(bus string) nvml.PciInfo {
 	var p nvml.PciInfo

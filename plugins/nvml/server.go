@@ -134,7 +134,7 @@ func (r *reader) subscribe() *subscription {
 		}
 	}
 	if registered == 0 {
-		set.Free()
+		_ = set.Free()
 		return s
 	}
 	s.set = set
@@ -143,7 +143,7 @@ func (r *reader) subscribe() *subscription {
 
 func (s *subscription) close() {
 	if s.set != nil {
-		s.set.Free()
+		_ = s.set.Free()
 		s.set = nil
 	}
 }
@@ -152,8 +152,8 @@ func (s *subscription) close() {
 // driver answered. An error means that it answers no more.
 func (s *subscription) next(ctx context.Context, beat time.Duration) (*inventory.Fault, error) {
 	if s.set != nil {
-		data, ret := s.set.Wait(uint32(beat.Milliseconds())) //nolint:gosec // seconds
-		switch ret {                                         //nolint:exhaustive // the rest waits out the beat below
+		data, ret := s.set.Wait(uint32(beat.Milliseconds()))
+		switch ret {
 		case nvml.SUCCESS:
 			return fault(data), nil
 		case nvml.ERROR_TIMEOUT:

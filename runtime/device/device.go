@@ -85,6 +85,8 @@ type Inventory struct {
 	// Fake inventories are declared. Every device in one is fake, and none is in
 	// any other.
 	Fake bool `json:"fake,omitempty"`
+	// Forced fakes stand even where real devices are: somebody asked for that.
+	Forced bool `json:"-"`
 	// Notes are sentences for doctor: why there are no devices, or what this
 	// source cannot see, and how to mend it.
 	Notes []string `json:"notes,omitempty"`

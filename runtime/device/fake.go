@@ -42,10 +42,33 @@ func FakeNames() []string {
 	return names
 }
 
+// ForcePrefix before a name or file declares it even on a machine that has real
+// devices, which are then not used.
+const ForcePrefix = "force:"
+
+// Declare is LoadFake for a daemon on the machine whose file system is root
+// (os.DirFS("/")): it refuses what RefuseFake refuses.
+func Declare(nameOrFile string, root fs.FS) (*Static, error) {
+	declared, err := LoadFake(nameOrFile)
+	if err != nil {
+		return nil, err
+	}
+	if err := RefuseFake(declared, ReadProc(root)); err != nil {
+		return nil, err
+	}
+	return NewStatic(declared), nil
+}
+
 // LoadFake is the inventory that --fake-gpus declares: one that comes with
-// skiff, by name, or a file of the same form (docs/gpu.md). What is wrong with a
-// file is a problem.List with field paths, an ErrInvalid.
+// skiff, by name, or a file of the same form (docs/gpu.md), each with or without
+// ForcePrefix. What is wrong with a file is a problem.List with field paths, an
+// ErrInvalid.
 func LoadFake(nameOrFile string) (Inventory, error) {
+	if name, forced := strings.CutPrefix(nameOrFile, ForcePrefix); forced {
+		v, err := LoadFake(name)
+		v.Forced = true
+		return v, err
+	}
 	if slices.Contains(FakeNames(), nameOrFile) {
 		data, err := fixtures.ReadFile(path.Join("fixtures", nameOrFile+".json"))
 		if err != nil {
@@ -75,11 +98,11 @@ func readFixture(name string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("not a regular file")
 	}
-	f, err := os.Open(name) // #nosec G304 -- the administrator's own flag
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFixture+1))
 	if err == nil && len(data) > maxFixture {
 		err = fmt.Errorf("larger than %d bytes", maxFixture)
@@ -87,17 +110,17 @@ func readFixture(name string) ([]byte, error) {
 	return data, err
 }
 
-// RefuseFake says why devices may not be declared on this machine: it has real
-// ones, and a claim on a declared device would leave them idle or unguarded. nil
-// where the real inventory is empty.
-func RefuseFake(realOnes Inventory) error {
-	if realOnes.Fake || len(realOnes.Devices) == 0 {
+// RefuseFake says why declared devices may not be used on this machine: it has
+// real ones, and claims on declared devices would leave those idle or unguarded.
+// nil where there are none, or where it was forced.
+func RefuseFake(declared, realOnes Inventory) error {
+	if declared.Forced || realOnes.Fake || len(realOnes.Devices) == 0 {
 		return nil
 	}
 	return &problem.Error{
 		Op:   "declare fake GPUs",
 		Err:  fmt.Errorf("this machine has real ones: %s: %w", realOnes.Summary(), problem.ErrInvalid),
-		Hint: "leave --fake-gpus out, or add --fake-gpus-force to hide the real devices on purpose",
+		Hint: "leave --fake-gpus out, or write --fake-gpus " + ForcePrefix + "NAME to leave the real devices unused on purpose",
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -184,15 +185,29 @@ func TestRefuseFake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := RefuseFake(Inventory{Source: "none"}); err != nil {
+	if err := RefuseFake(declared, Inventory{Source: "none"}); err != nil {
 		t.Errorf("no real devices: %v", err)
 	}
-	if err := RefuseFake(declared); err != nil {
+	if err := RefuseFake(declared, declared); err != nil {
 		t.Errorf("only declared devices: %v", err)
 	}
-	err = RefuseFake(Inventory{Source: "proc", Devices: []Device{{UUID: "GPU-1", Model: "NVIDIA L4"}}})
-	if !errors.Is(err, problem.ErrInvalid) || !strings.Contains(err.Error(), "1 × NVIDIA L4") {
-		t.Errorf("got %v, want a refusal that names the device", err)
+	root := fstest.MapFS{"proc/driver/nvidia/gpus/0000:0f:00.0/information": {Data: []byte(a100Information)}}
+	_, err = Declare("laptop", root)
+	if !errors.Is(err, problem.ErrInvalid) || !strings.Contains(err.Error(), "1 × NVIDIA A100") || !strings.Contains(err.Error(), "force:NAME") {
+		t.Errorf("got %v, want a refusal that names the device and the remedy", err)
+	}
+	for spec, root := range map[string]fstest.MapFS{"laptop": {}, "force:laptop": root} {
+		s, err := Declare(spec, root)
+		if err != nil {
+			t.Errorf("%s: %v", spec, err)
+			continue
+		}
+		if v, err := s.Inventory(t.Context()); err != nil || !v.Fake || len(v.Devices) != 1 || v.Devices[0].UUID != "GPU-FAKE-laptop-0" {
+			t.Errorf("%s: %+v, %v", spec, v, err)
+		}
+	}
+	if _, err := Declare("force:nothing", root); !errors.Is(err, problem.ErrInvalid) {
+		t.Errorf("forced, but unknown: %v", err)
 	}
 }
 

@@ -65,7 +65,7 @@ func (r *fixtureReader) inventory(doc any) Inventory {
 	v := Inventory{Fake: true, Devices: []Device{}}
 	name := r.text("name", top["name"], namePattern, "lower-case letters, digits and dashes")
 	if _, given := top["name"]; !given && top != nil {
-		r.problems.Add("name", "is required").Hint = "lower-case letters, digits and dashes; it names the devices"
+		r.bad("name", "is required: lower-case letters, digits and dashes; it names the devices")
 	}
 	v.Source = "fake " + name
 	v.Driver = r.text("driver", top["driver"], nil, "")
@@ -74,10 +74,10 @@ func (r *fixtureReader) inventory(doc any) Inventory {
 
 	list := r.list("gpus", top["gpus"])
 	if len(list) == 0 && top != nil {
-		r.problems.Add("gpus", "needs at least one device")
+		r.bad("gpus", "needs at least one device")
 	}
 	if len(list) > MaxDevices {
-		r.problems.Add("gpus", "%d devices are more than %d", len(list), MaxDevices)
+		r.bad("gpus", "%d devices are more than %d", len(list), MaxDevices)
 		return v
 	}
 	for i, item := range list {
@@ -100,7 +100,7 @@ func (r *fixtureReader) device(at string, item any, index int, name string) Devi
 	}
 	d.Model = r.text(at+".model", o["model"], nil, "")
 	if d.Model == "" && o != nil {
-		r.problems.Add(at+".model", "is required, such as \"NVIDIA A100-SXM4-40GB\"")
+		r.bad(at+".model", "is required, such as \"NVIDIA A100-SXM4-40GB\"")
 	}
 	d.MemoryBytes = r.memory(at+".memory", o)
 	d.PCIBusID = r.text(at+".pci", o["pci"], pciPattern, "a bus id such as 00000000:07:00.0, in lower case")
@@ -126,18 +126,18 @@ func (r *fixtureReader) memory(at string, o map[string]any) int64 {
 	text := r.text(at, o["memory"], nil, "")
 	if text == "" {
 		if o != nil {
-			r.problems.Add(at, "is required, such as \"40Gi\"")
+			r.bad(at, "is required, such as \"40Gi\"")
 		}
 		return 0
 	}
 	q, err := core.ParseQuantity(text)
 	if err != nil {
-		r.problems.Add(at, "%w", err)
+		r.bad(at, "%w", err)
 		return 0
 	}
 	size := q.Value()
 	if size < 1 || size > maxDeviceMemory {
-		r.problems.Add(at, "%q: want between 1 byte and 64Ti", text)
+		r.bad(at, "%q: want between 1 byte and 64Ti", text)
 		return 0
 	}
 	return size
@@ -146,7 +146,7 @@ func (r *fixtureReader) memory(at string, o map[string]any) int64 {
 func (r *fixtureReader) links(value any, n int) [][]Link {
 	rows := r.list("links", value)
 	if len(rows) != n {
-		r.problems.Add("links", "%d rows for %d devices", len(rows), n)
+		r.bad("links", "%d rows for %d devices", len(rows), n)
 		return nil
 	}
 	links := make([][]Link, n)
@@ -154,22 +154,22 @@ func (r *fixtureReader) links(value any, n int) [][]Link {
 		at := fmt.Sprintf("links[%d]", i)
 		cells := r.list(at, row)
 		if len(cells) != n {
-			r.problems.Add(at, "%d columns for %d devices", len(cells), n)
+			r.bad(at, "%d columns for %d devices", len(cells), n)
 			return nil
 		}
 		for j, cell := range cells {
 			at := fmt.Sprintf("links[%d][%d]", i, j)
 			l, err := ParseLink(r.text(at, cell, nil, ""))
 			if err != nil {
-				r.problems.Add(at, "%w", err)
+				r.bad(at, "%w", err)
 				return nil
 			}
 			links[i] = append(links[i], l)
 			switch {
 			case (i == j) != (l.Kind == LinkSelf):
-				r.problems.Add(at, "X stands on the diagonal and only there, not %s", l)
+				r.bad(at, "X stands on the diagonal and only there, not %s", l)
 			case j < i && l != links[j][i]:
-				r.problems.Add(at, "%s, but links[%d][%d] says %s: the matrix must be symmetric", l, j, i, links[j][i])
+				r.bad(at, "%s, but links[%d][%d] says %s: the matrix must be symmetric", l, j, i, links[j][i])
 			}
 		}
 	}
@@ -181,20 +181,23 @@ func (r *fixtureReader) distinct(devices []Device) {
 	uuids, slots := map[string]int{}, map[string]int{}
 	for i, d := range devices {
 		if first, dup := uuids[d.UUID]; dup && d.UUID != "" {
-			r.problems.Add(fmt.Sprintf("gpus[%d].uuid", i), "%s is also gpus[%d]", d.UUID, first)
+			r.bad(fmt.Sprintf("gpus[%d].uuid", i), "%s is also gpus[%d]", d.UUID, first)
 		}
 		uuids[d.UUID] = i
 		if first, dup := slots[d.PCIBusID]; dup && d.PCIBusID != "" {
-			r.problems.Add(fmt.Sprintf("gpus[%d].pci", i), "%s is also gpus[%d]", d.PCIBusID, first)
+			r.bad(fmt.Sprintf("gpus[%d].pci", i), "%s is also gpus[%d]", d.PCIBusID, first)
 		}
 		slots[d.PCIBusID] = i
 	}
 }
 
+// bad notes one problem.
+func (r *fixtureReader) bad(at, format string, args ...any) { _ = r.problems.Add(at, format, args...) }
+
 func (r *fixtureReader) object(at string, value any, known []string) map[string]any {
 	o, ok := value.(map[string]any)
 	if !ok {
-		r.problems.Add(at, "want an object, not %s", kindOf(value))
+		r.bad(at, "want an object, not %s", kindOf(value))
 		return nil
 	}
 	var unknown []string
@@ -205,7 +208,7 @@ func (r *fixtureReader) object(at string, value any, known []string) map[string]
 	}
 	slices.Sort(unknown)
 	for _, k := range unknown {
-		r.problems.Add(strings.TrimPrefix(at+"."+k, "."), "unknown field; known are %s", strings.Join(known, ", "))
+		r.bad(strings.TrimPrefix(at+"."+k, "."), "unknown field; known are %s", strings.Join(known, ", "))
 	}
 	return o
 }
@@ -213,7 +216,7 @@ func (r *fixtureReader) object(at string, value any, known []string) map[string]
 func (r *fixtureReader) list(at string, value any) []any {
 	l, ok := value.([]any)
 	if !ok && value != nil {
-		r.problems.Add(at, "want a list, not %s", kindOf(value))
+		r.bad(at, "want a list, not %s", kindOf(value))
 	}
 	return l
 }
@@ -225,13 +228,13 @@ func (r *fixtureReader) text(at string, value any, pattern *regexp.Regexp, want 
 	case value == nil:
 		return ""
 	case !ok:
-		r.problems.Add(at, "want a string, not %s", kindOf(value))
+		r.bad(at, "want a string, not %s", kindOf(value))
 		return ""
 	case len(s) > 256 || strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c == 0x7f }):
-		r.problems.Add(at, "want at most 256 printable characters")
+		r.bad(at, "want at most 256 printable characters")
 		return ""
 	case pattern != nil && !pattern.MatchString(s):
-		r.problems.Add(at, "%q: want %s", s, want)
+		r.bad(at, "%q: want %s", s, want)
 		return ""
 	}
 	return s
@@ -240,7 +243,7 @@ func (r *fixtureReader) text(at string, value any, pattern *regexp.Regexp, want 
 func (r *fixtureReader) word(at string, value any, known ...string) string {
 	s, ok := value.(string)
 	if !ok || !slices.Contains(known, s) {
-		r.problems.Add(at, "%v: want one of %s", value, strings.Join(known, ", "))
+		r.bad(at, "%v: want one of %s", value, strings.Join(known, ", "))
 		return known[0]
 	}
 	return s
@@ -249,7 +252,7 @@ func (r *fixtureReader) word(at string, value any, known ...string) string {
 func (r *fixtureReader) number(at string, value any, low, high int) int {
 	f, ok := value.(float64)
 	if !ok || f != math.Trunc(f) || f < float64(low) || f > float64(high) {
-		r.problems.Add(at, "%v: want a whole number from %d to %d", value, low, high)
+		r.bad(at, "%v: want a whole number from %d to %d", value, low, high)
 		return low
 	}
 	return int(f)

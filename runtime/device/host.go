@@ -101,7 +101,7 @@ func ReadSMI(ctx context.Context, path string) (Inventory, error) {
 		err error
 	}
 	done := make(chan answer, 1)
-	cmd := exec.CommandContext(ctx, path, "--query-gpu="+smiFields, "--format=csv,noheader,nounits") // #nosec G204 -- the administrator's nvidia-smi
+	cmd := exec.CommandContext(ctx, path, "--query-gpu="+smiFields, "--format=csv,noheader,nounits")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = time.Second
 	var out bytes.Buffer
@@ -195,7 +195,7 @@ func readKernelFile(root fs.FS, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer func() { _ = f.Close() }()
 	data, err := io.ReadAll(io.LimitReader(f, maxKernelFile))
 	return strings.TrimSpace(string(data)), err
 }

@@ -33,17 +33,17 @@ func ParseFakeNode(text string) (Node, error) {
 			key = "mem"
 		}
 		if !ok || (key != "cpu" && key != "mem") {
-			problems.Add(strings.TrimSpace(part), "want cpu=AMOUNT or mem=AMOUNT")
+			_ = problems.Add(strings.TrimSpace(part), "want cpu=AMOUNT or mem=AMOUNT")
 			continue
 		}
 		if seen[key] {
-			problems.Add(key, "is given twice")
+			_ = problems.Add(key, "is given twice")
 			continue
 		}
 		seen[key] = true
 		q, err := core.ParseQuantity(value)
 		if err != nil {
-			problems.Add(key, "%w", err)
+			_ = problems.Add(key, "%w", err)
 			continue
 		}
 		switch key {
@@ -61,7 +61,7 @@ func ParseFakeNode(text string) (Node, error) {
 
 func bounded(problems *problem.List, key string, q core.Quantity, value, highest int64, words string) int64 {
 	if value < 1 || value > highest {
-		problems.Add(key, "%s: want between %s", q, words)
+		_ = problems.Add(key, "%s: want between %s", q, words)
 		return 0
 	}
 	return value

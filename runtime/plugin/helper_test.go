@@ -150,7 +150,7 @@ func actHost(helper string) {
 	if err != nil {
 		os.Exit(3)
 	}
-	go s.Run(context.Background()) //nolint:errcheck // it never ends
+	go func() { _ = s.Run(context.Background()) }()
 	_ = s.Watch(context.Background(), func(v device.Inventory) {
 		if len(v.Devices) > 0 {
 			_, _ = os.Stdout.WriteString(strconv.Itoa(s.Status().PID) + "\n")
@@ -186,7 +186,7 @@ func TestTheHelperEndsWithTheDaemon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // only waited on
+	defer func() { _ = unix.Close(fd) }()
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

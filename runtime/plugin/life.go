@@ -110,7 +110,7 @@ func (s *Supervisor) prepare(l *life) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errRefused, err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("inspect the inventory helper: %w", err)
@@ -122,7 +122,7 @@ func (s *Supervisor) prepare(l *life) error {
 	if err != nil {
 		return fmt.Errorf("open the inventory helper: %w", err)
 	}
-	l.exe = os.NewFile(uintptr(fd), s.cfg.Path) //nolint:gosec // a descriptor
+	l.exe = os.NewFile(uintptr(fd), s.cfg.Path)
 	if l.dir, err = socketDir(); err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (s *Supervisor) prepare(l *life) error {
 	if err != nil {
 		return fmt.Errorf("make the inventory helper's lifeline: %w", err)
 	}
-	l.cmd = exec.Command(fmt.Sprintf("/proc/self/fd/%d", fd)) // #nosec G204 -- the verified file
+	l.cmd = exec.Command(fmt.Sprintf("/proc/self/fd/%d", fd))
 	l.cmd.Args = []string{s.cfg.Path}
 	l.cmd.Env = helperEnv(l.dir)
 	l.cmd.ExtraFiles = []*os.File{inherited} // descriptor inventory.LifelineFD

@@ -69,8 +69,8 @@ func HelperBeside() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find the inventory helper: %w", err)
 	}
-	if real, err := filepath.EvalSymlinks(self); err == nil {
-		self = real
+	if resolved, err := filepath.EvalSymlinks(self); err == nil {
+		self = resolved
 	}
 	return filepath.Join(filepath.Dir(self), HelperName), nil
 }
@@ -173,14 +173,14 @@ func NewInventory(cfg Config) (*Supervisor, error) {
 	if cfg.Path == "" {
 		return s, nil
 	}
-	f, err := os.Open(cfg.Path) // #nosec G304 -- a path beside skiff's own program
+	f, err := os.Open(cfg.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the inventory helper: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	hash := sha256.New()
 	if _, err := io.Copy(hash, f); err != nil {
 		return nil, fmt.Errorf("read the inventory helper %s: %w", cfg.Path, err)
