@@ -1,0 +1,215 @@
+package server_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/api/problem"
+	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/server"
+	"github.com/skiff-ml/skiff/server/view"
+	"github.com/skiff-ml/skiff/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const token = "skf_test-token"
+
+// fixture is a server over a real store, with the rooms below played by the
+// test.
+type fixture struct {
+	*server.Server
+	store *store.Store
+	rooms *rooms
+}
+
+// rooms plays engines and runtime.
+type rooms struct {
+	submitted []server.Submission
+	store     store.Interface
+	logs      map[string]string
+	gate      chan struct{}
+}
+
+func (r *rooms) Check(_ context.Context, s server.Submission) error {
+	if string(s.Package) == "bad" {
+		list := problem.List{}
+		list.Add("root.dag", "there is no task").Hint = "add one"
+		list[0].Object, list[0].Line = s.Filename, 3
+		return list
+	}
+	return nil
+}
+
+func (r *rooms) Submit(ctx context.Context, s server.Submission) (*skiff.Run, error) {
+	if err := r.Check(ctx, s); err != nil {
+		return nil, err
+	}
+	r.submitted = append(r.submitted, s)
+	run := &skiff.Run{ObjectMeta: core.ObjectMeta{Name: fmt.Sprintf("run-%d", len(r.submitted)), Namespace: s.Namespace},
+		Spec: skiff.RunSpec{PipelineName: "p", DisplayName: s.DisplayName}, Status: skiff.RunStatus{State: skiff.StatePending}}
+	_, err := r.store.Commit(ctx, store.Op{Verb: store.Create, Kind: "runs.skiff.dev", Object: run})
+	return run, err
+}
+
+func (r *rooms) PodLogs(ctx context.Context, _, name string, opts server.LogOptions, w io.Writer) error {
+	text, known := r.logs[name]
+	if !known {
+		return fmt.Errorf("pod %s: %w", name, store.ErrNotFound)
+	}
+	if opts.TailLines >= 0 {
+		lines := strings.SplitAfter(strings.TrimSuffix(text, "\n"), "\n")
+		text = strings.Join(lines[max(0, len(lines)-int(opts.TailLines)):], "") + "\n"
+	}
+	if _, err := io.WriteString(w, text); err != nil {
+		return err
+	}
+	if opts.Follow && r.gate != nil {
+		select {
+		case <-r.gate:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (r *rooms) Usage(context.Context) ([]view.Usage, error) {
+	return []view.Usage{{Namespace: "default", Name: "p1", MemoryBytes: 1 << 20}}, nil
+}
+
+func (r *rooms) Node(context.Context) (*view.Node, error) {
+	return &view.Node{Version: "test", Runtime: "memory", Fake: true}, nil
+}
+
+func (r *rooms) OpenArtifact(_ context.Context, a *skiff.Artifact) (*server.Content, error) {
+	if a.Spec.URI == "minio://gone" {
+		return nil, errors.New("the file is gone")
+	}
+	return &server.Content{ReadCloser: io.NopCloser(strings.NewReader("<script>model</script>")), Size: 22}, nil
+}
+
+// kinds are declared here as the engines declare them, since the server may not
+// know the engines.
+func kinds() []store.Kind {
+	byRun := func(run func(core.Object) string) store.Index {
+		return store.Index{Name: "run", Values: func(o core.Object) []string { return []string{run(o)} }}
+	}
+	return []store.Kind{
+		{Name: "runs.skiff.dev", New: func() core.Object { return &skiff.Run{} }, Indexes: []store.Index{
+			{Name: "created", Values: func(o core.Object) []string {
+				return []string{store.TimeValue(o.Metadata().CreationTimestamp, true)}
+			}},
+			{Name: "active", Values: func(o core.Object) []string {
+				if o.(*skiff.Run).Status.State.Terminal() {
+					return nil
+				}
+				return []string{"active"}
+			}},
+		}},
+		{Name: "tasks.skiff.dev", New: func() core.Object { return &skiff.Task{} },
+			Indexes: []store.Index{byRun(func(o core.Object) string { return o.(*skiff.Task).Spec.Run })}},
+		{Name: "artifacts.skiff.dev", New: func() core.Object { return &skiff.Artifact{} },
+			Indexes: []store.Index{byRun(func(o core.Object) string { return o.(*skiff.Artifact).Spec.Run })}},
+		{Name: "pods", New: func() core.Object { return &core.Pod{} },
+			Indexes: []store.Index{byRun(func(o core.Object) string {
+				return o.Metadata().Namespace + "/" + o.Metadata().Labels[core.LabelRun]
+			})}},
+	}
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	// Ages and durations in golden answers need a clock that stands.
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	s, err := store.Open(t.Context(), store.Config{
+		Path: filepath.Join(t.TempDir(), "store.db"), Kinds: kinds(), Now: func() time.Time { return now },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	r := &rooms{store: s, logs: map[string]string{}}
+	srv, err := server.New(server.Config{
+		Store: s, Pipelines: r, Logs: r, Node: r, Artifacts: r, AdminToken: token,
+		Backup:  s.Backup,
+		Version: server.VersionInfo{Major: "1", Minor: "33", GitVersion: "test"},
+		Now:     func() time.Time { return now.Add(90 * time.Second) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &fixture{Server: srv, store: s, rooms: r}
+}
+
+// put stores objects of a run: two tasks, a metrics artifact and a pod.
+func (f *fixture) put(t *testing.T, name string, state skiff.State) {
+	t.Helper()
+	start := time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC)
+	zero := int32(0)
+	task := func(path, pod string, taskState skiff.State) *skiff.Task {
+		return &skiff.Task{ObjectMeta: core.ObjectMeta{Name: name + "-" + path, Namespace: "default", Labels: map[string]string{core.LabelRun: name}},
+			Spec:   skiff.TaskSpec{Run: name, Path: path, Key: path, Component: "comp-" + path, Type: skiff.TaskContainer},
+			Status: skiff.TaskStatus{State: taskState, Attempts: 1, Pod: pod, ExitCode: &zero, StartedAt: start, FinishedAt: start.Add(2 * time.Second)}}
+	}
+	objects := []struct {
+		kind string
+		obj  core.Object
+	}{
+		{"runs.skiff.dev", &skiff.Run{ObjectMeta: core.ObjectMeta{Name: name, Namespace: "default", Labels: map[string]string{"team": "a"}},
+			Spec: skiff.RunSpec{PipelineName: "train", DisplayName: "nightly", Manifest: "m"},
+			Status: skiff.RunStatus{State: state, StartedAt: start, FinishedAt: start.Add(5 * time.Second),
+				Outputs: map[string]json.RawMessage{"best": json.RawMessage(`0.5`)}, TaskCounts: map[skiff.State]int{skiff.StateSucceeded: 2}}}},
+		{"tasks.skiff.dev", task("prepare", name+"-pod", skiff.StateSucceeded)},
+		{"tasks.skiff.dev", task("train", "", skiff.StateSucceeded)},
+		{"artifacts.skiff.dev", &skiff.Artifact{ObjectMeta: core.ObjectMeta{Name: name + "-metrics", Namespace: "default"},
+			Spec: skiff.ArtifactSpec{DisplayName: "metrics", SchemaTitle: "system.Metrics", URI: "minio://b/metrics", Run: name, Task: name + "-train",
+				Metadata: map[string]json.RawMessage{"accuracy": json.RawMessage(`0.9`), "note": json.RawMessage(`"7"`), "loss": json.RawMessage(`1e-3`)}}}},
+		{"pods", &core.Pod{ObjectMeta: core.ObjectMeta{Name: name + "-pod", Namespace: "default", Labels: map[string]string{core.LabelRun: name}},
+			Spec:   core.PodSpec{Containers: []core.Container{{Name: "main", Image: "python:3.11"}}},
+			Status: core.PodStatus{Phase: core.PodSucceeded, Claim: &core.Claim{GPUs: []string{"GPU-1"}}}}},
+	}
+	for _, o := range objects {
+		if _, err := f.store.Commit(t.Context(), store.Op{Verb: store.Create, Kind: o.kind, Object: o.obj}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.rooms.logs[name+"-pod"] = "one\ntwo\nthree\n"
+}
+
+// caller is who sends a request.
+type caller struct {
+	name   string
+	change func(*http.Request)
+}
+
+func bearer(text string) func(*http.Request) {
+	return func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+text) }
+}
+
+// do sends one request the way net/http would deliver it.
+func (f *fixture) do(method, path string, body io.Reader, change func(*http.Request)) *httptest.ResponseRecorder {
+	req := httptest.NewRequest(method, "http://127.0.0.1:7433"+path, body)
+	if change != nil {
+		change(req)
+	}
+	w := httptest.NewRecorder()
+	f.ServeHTTP(w, req)
+	return w
+}
