@@ -1,7 +1,7 @@
 """Compiles every pipeline of the corpus and of the examples with the kfp SDK.
 
-Each source file names what it gives in PIPELINES: file name -> pipeline, or a tuple of the pipeline and
-keyword arguments for the compiler. Called by compile.sh.
+Each source file names what it gives in PIPELINES: file name -> pipeline, or a function that writes the
+file by itself. Called by compile.sh.
 
     compile.py             write the compiled files beside their sources
     compile.py --check     write nothing; exit 1 and say which committed files differ
@@ -14,6 +14,7 @@ import pathlib
 import sys
 import tarfile
 import tempfile
+import types
 import warnings
 
 warnings.filterwarnings('ignore')
@@ -49,10 +50,10 @@ def load(source: pathlib.Path):
 
 
 def compile_to(pipeline, path: pathlib.Path):
-    arguments = {}
-    if isinstance(pipeline, tuple):
-        pipeline, arguments = pipeline
-    compiler.Compiler().compile(pipeline, str(path), **arguments)
+    if isinstance(pipeline, types.FunctionType):
+        pipeline(path)
+    else:
+        compiler.Compiler().compile(pipeline, str(path))
 
 
 def main() -> int:
