@@ -31,7 +31,7 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	}
 	credentials, err := peerCredentials(conn)
 	trusted := err == nil &&
-		(credentials.Uid == uint32(os.Geteuid()) || credentials.Uid == 0) && //nolint:gosec // uids fit
+		(credentials.Uid == uint32(os.Geteuid()) || credentials.Uid == 0) &&
 		samePIDNamespace(int(credentials.Pid))
 	return context.WithValue(ctx, peerKey{}, peer{trusted: trusted})
 }
@@ -44,7 +44,7 @@ func peerCredentials(conn *net.UnixConn) (*unix.Ucred, error) {
 	var credentials *unix.Ucred
 	var sockErr error
 	if err := raw.Control(func(fd uintptr) {
-		credentials, sockErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) //nolint:gosec // a descriptor fits an int
+		credentials, sockErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); err != nil {
 		return nil, fmt.Errorf("read peer credentials: %w", err)
 	}

@@ -45,7 +45,7 @@ func EnsureAdminToken(stateDir string) (string, error) {
 // read is refused: the token in it is no secret any more.
 func ReadAdminToken(stateDir string) (string, error) {
 	path := filepath.Join(stateDir, TokenFile)
-	file, err := os.Open(path) //nolint:gosec // the path is the operator's own state folder
+	file, err := os.Open(path)
 	if err != nil {
 		return "", fmt.Errorf("read the administrator's token: %w", err)
 	}

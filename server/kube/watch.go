@@ -38,7 +38,7 @@ func (a *API) watch(w http.ResponseWriter, req *http.Request, q *query) {
 			return
 		}
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds)*time.Second) //nolint:gosec // 31 bits of seconds fit
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
 		defer cancel()
 	}
 	from, err := watchFrom(values.Get("resourceVersion"))

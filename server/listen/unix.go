@@ -75,7 +75,7 @@ func withShortPath(stateDir string, do func(path string) error) error {
 	if len(path) <= maxSocketPath {
 		return do(path)
 	}
-	dir, err := os.Open(stateDir) //nolint:gosec // the operator's own state folder
+	dir, err := os.Open(stateDir)
 	if err != nil {
 		return err
 	}
