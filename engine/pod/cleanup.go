@@ -170,7 +170,7 @@ func (c *Controller) finalize(ctx context.Context, p *core.Pod, hasRun bool) {
 	}
 }
 
-// clearFolder empties an ended pod's folder, except for logs. What is in it is
+// clearFolder empties an ended pod's folder, except for logs and exit records. What is in it is
 // not trusted; nothing is followed.
 func clearFolder(dir string) {
 	entries, err := os.ReadDir(dir)
@@ -187,7 +187,9 @@ func clearFolder(dir string) {
 	}
 }
 
-// clearControl keeps a control folder's log files.
+// clearControl keeps a control folder's log files and its exit record: those
+// who follow the log learn from it that nothing more comes, and it still tells
+// the truth where the store had to be restored from a backup.
 func clearControl(dir string) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -199,7 +201,8 @@ func clearControl(dir string) {
 		return
 	}
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), launch.LogPrefix) || !e.Type().IsRegular() {
+		kept := strings.HasPrefix(e.Name(), launch.LogPrefix) || e.Name() == launch.ExitFile
+		if !kept || !e.Type().IsRegular() {
 			_ = root.RemoveAll(e.Name())
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/runtime"
+	"github.com/skiff-ml/skiff/runtime/launch/host"
 	"github.com/skiff-ml/skiff/scheduler"
 	"github.com/skiff-ml/skiff/store"
 )
@@ -70,9 +71,11 @@ type Config struct {
 	Volumes Volumes
 	// Auths finds registry credentials (see runtime.ImageRequest) for a pod's
 	// imagePullSecrets; nil means none are known here.
-	Auths  func(ctx context.Context, namespace string, secrets []core.LocalReference) (map[string]string, error)
-	Logger *slog.Logger
-	Now    func() time.Time
+	Auths func(ctx context.Context, namespace string, secrets []core.LocalReference) (map[string]string, error)
+	// Launchers reads logs; nil means one of the controller's own.
+	Launchers *host.Host
+	Logger    *slog.Logger
+	Now       func() time.Time
 
 	// ClampCPUMilli and ClampMemoryBytes are what the machine really has:
 	// limits beyond it are lowered to it. 0 leaves limits as they are.

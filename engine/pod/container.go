@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/skiff-ml/skiff/runtime"
+	"github.com/skiff-ml/skiff/runtime/launch"
+	"github.com/skiff-ml/skiff/runtime/launch/host"
 )
 
 const (
@@ -38,10 +40,7 @@ func (r *run) ensureStarted(ctx context.Context, u *unit) error {
 	if con, known := r.state(u); known && con.State != runtime.StateCreated {
 		return nil
 	} else if !known && r.marked(u) {
-		r.observe(runtime.Container{
-			Name: u.name, State: runtime.StateLost, Reason: ReasonLost,
-			Message: "its container was removed by somebody else while skiff was not looking",
-		})
+		r.observe(runtime.Container{Name: u.name, State: runtime.StateLost})
 		return nil
 	}
 	if err := r.c.start.enter(ctx, r.item); err != nil {
@@ -70,6 +69,24 @@ func (r *run) ensureStarted(ctx context.Context, u *unit) error {
 	}, func(err error) *ending {
 		return &ending{reason: reason, message: fmt.Sprintf("container %s: %v", u.container.Name, err)}
 	})
+}
+
+// traces says what became of a container that is gone and may have had its
+// command: the exit record on disk, if there is one, is the truth.
+func (r *run) traces(con runtime.Container) runtime.Container {
+	con.State = runtime.StateLost
+	if con.Reason == "" {
+		con.Reason, con.Message = ReasonLost, "its container is gone"
+	}
+	control, ours := controlOf(r.item.ID, con.Name)
+	if !ours {
+		return con
+	}
+	record, found, err := host.ReadExit(launch.ControlDir(r.dir, control))
+	if found && err == nil && (record.CommandID == con.Name || record.CommandID == "") {
+		con.State, con.Exit, con.StartedAt = runtime.StateExited, record, record.StartedAt
+	}
+	return con
 }
 
 // persist repeats act while the backend is away, and a few times after errors
@@ -182,7 +199,7 @@ func (r *run) confirm(ctx context.Context, u *unit) error {
 		return err
 	}
 	if !found {
-		con = runtime.Container{Name: u.name, State: runtime.StateLost, Reason: ReasonLost, Message: "its container is gone"}
+		con = runtime.Container{Name: u.name, State: runtime.StateLost}
 	}
 	r.observe(con)
 	return nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/runtime"
+	"github.com/skiff-ml/skiff/runtime/launch/host"
 	"github.com/skiff-ml/skiff/scheduler"
 	"github.com/skiff-ml/skiff/store"
 )
@@ -26,6 +27,8 @@ type Controller struct {
 	podsDir string
 	start   *startGate
 	pulls   atomic.Bool // the backend fetches images; else it knows at once
+
+	launchers *host.Host
 
 	inbox chan func() // what the loop is to do
 	ready chan struct{}
@@ -77,6 +80,9 @@ func New(cfg Config) (*Controller, error) {
 		inbox:   make(chan func(), 256), ready: make(chan struct{}),
 		runs: make(map[string]*run), leftover: make(map[string]*leftover),
 	}
+	if c.launchers = cfg.Launchers; c.launchers == nil {
+		c.launchers = host.New()
+	}
 	c.loop = loop{
 		sched: scheduler.New(scheduler.Config{Node: cfg.Node, MaxWait: cfg.MaxWait}),
 		pods:  make(map[string]*record), strays: make(map[string]stray),
@@ -93,8 +99,13 @@ func (c *Controller) Ready() <-chan struct{} { return c.ready }
 // nil when ctx asked for it, an error where it cannot go on.
 func (c *Controller) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer c.group.Wait()
-	defer cancel(nil)
+	defer func() {
+		cancel(nil)
+		c.group.Wait()
+		if c.cfg.Launchers == nil {
+			_ = c.launchers.Close()
+		}
+	}()
 	containers, err := c.listContainers(ctx)
 	if err != nil {
 		return ended(ctx, err)

@@ -89,6 +89,24 @@ func (r *run) judge(u *unit) *ending {
 	}
 }
 
+// explain adds the last line of a failed command's stderr to what is said.
+func (r *run) explain(ctx context.Context, end *ending) {
+	if end.reason != launch.ReasonError {
+		return
+	}
+	for _, u := range r.units {
+		con, _ := r.state(u)
+		if con.Exit == nil || con.Exit.Reason != launch.ReasonError {
+			continue
+		}
+		dir := launch.ControlDir(r.dir, controlName(u.container.Name, u.restart))
+		if words := r.c.lastWords(ctx, dir); words != "" {
+			end.message += ": " + words
+		}
+		return
+	}
+}
+
 // interrupted is the ending for work that was broken off.
 func (r *run) interrupted(cause error) *ending {
 	// What had ended by itself before the interruption counts as that.
@@ -163,6 +181,7 @@ func (r *run) haltOnce(ctx context.Context) error {
 // claim, at once.
 func (r *run) finish(ctx context.Context, end *ending) error {
 	r.settle(ctx)
+	r.explain(ctx, end)
 	now := r.c.now()
 	write := func(end *ending, outputs bool) error {
 		return r.amend(ctx, func(p *core.Pod) error {

@@ -99,6 +99,9 @@ func (r *run) vanish() {
 // observe takes in what the backend reports. States only go forward: lists and
 // events may overtake each other.
 func (r *run) observe(con runtime.Container) {
+	if con.State == runtime.StateLost {
+		con = r.traces(con)
+	}
 	r.mu.Lock()
 	old, known := r.seen[con.Name]
 	if !known || stateRank(con.State) > stateRank(old.State) || (con.State == old.State && old.ID == "") {

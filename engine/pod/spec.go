@@ -35,6 +35,18 @@ func controlName(container string, restart int32) string {
 	return container + "." + strconv.Itoa(int(restart))
 }
 
+// controlOf is the control folder of the container of that name, if it is one
+// of the pod's.
+func controlOf(uid, name string) (string, bool) {
+	rest, ours := strings.CutPrefix(name, "skiff-"+uid+"-")
+	container, number, _ := strings.Cut(rest, ".")
+	restart, err := strconv.ParseInt(number, 10, 32)
+	if !ours || err != nil {
+		return "", false
+	}
+	return controlName(container, int32(restart)), true
+}
+
 // containerSpec is everything that is fixed when the unit's container is
 // created. Errors are the user's.
 func (r *run) containerSpec(ctx context.Context, u *unit) (runtime.ContainerSpec, error) {
@@ -44,7 +56,7 @@ func (r *run) containerSpec(ctx context.Context, u *unit) (runtime.ContainerSpec
 		return runtime.ContainerSpec{}, err
 	}
 	spec := runtime.ContainerSpec{
-		Name: u.name, Labels: r.labels(p, c), Image: u.image,
+		Name: u.name, Namespace: p.Namespace, Labels: r.labels(p, c), Image: u.image,
 		PodDir: r.dir, Container: controlName(c.Name, u.restart),
 		Resources: r.c.limits(c), GPUs: u.gpus, FakeGPUs: r.c.fakeDevices(u.gpus),
 		User: user, Env: slices.Clone(r.c.cfg.Env), Hostname: p.Spec.Hostname,

@@ -231,7 +231,7 @@ func (c *Controller) reconcile(ctx context.Context) {
 	for _, e := range all {
 		for _, name := range e.names {
 			if !there[name] {
-				e.run.observe(runtime.Container{Name: name, State: runtime.StateLost, Reason: ReasonLost, Message: "its container is gone"})
+				e.run.observe(runtime.Container{Name: name, State: runtime.StateLost})
 			}
 		}
 	}
