@@ -196,3 +196,55 @@ func TestTheHelperEndsWithTheDaemon(t *testing.T) {
 		t.Errorf("the helper outlives its daemon: %d, %v", n, err)
 	}
 }
+
+// A frozen process does not die of SIGKILL before it is thawed: that is how a
+// helper looks that the kernel holds in the middle of a driver's call.
+func TestTheKernelHoldsAKilledHelper(t *testing.T) {
+	group := filepath.Join("/sys/fs/cgroup/freezer", "skiff-test-"+strconv.Itoa(os.Getpid()))
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Skipf("no freezer to hold a process with: %v", err)
+	}
+	t.Cleanup(func() {
+		// The kernel empties the group a moment after its processes are reaped.
+		for deadline := time.Now().Add(patience); os.Remove(group) != nil; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Errorf("%s cannot be removed", group)
+				return
+			}
+		}
+	})
+	set := func(name, value string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(group, name), []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := quick(actingHelper(t, script{Devices: []string{"GPU-a"}}))
+	cfg.KillWait = 200 * time.Millisecond
+	s := run(t, cfg)
+	await(t, s, "a device", with("Healthy"))
+	pid := s.Status().PID
+	set("cgroup.procs", strconv.Itoa(pid))
+	set("freezer.state", "FROZEN")
+	t.Cleanup(func() { _ = os.WriteFile(filepath.Join(group, "freezer.state"), []byte("THAWED"), 0o600) })
+
+	await(t, s, "doubt", with("Unknown"))
+	awaitStatus(t, s, func(st Status) bool { return st.State == HelperHeld })
+	if err := syscall.Kill(pid, 0); err != nil {
+		t.Fatalf("the frozen helper is not held: %v", err)
+	}
+	if st := s.Status(); st.Starts != 1 || st.PID != 0 {
+		t.Errorf("another helper beside the held one: %+v", st)
+	}
+	if v, err := s.Inventory(t.Context()); err != nil || healths(v) != "Unknown" {
+		t.Errorf("the daemon is affected: %+v, %v", v, err)
+	}
+	if usage, _, err := s.Usage(t.Context()); err != nil || len(usage) != 0 {
+		t.Errorf("usage of a held helper: %v, %v", usage, err)
+	}
+	set("freezer.state", "THAWED")
+	await(t, s, "recovery", with("Healthy"))
+	if st := s.Status(); st.Starts != 2 || st.PID == pid {
+		t.Errorf("status %+v", st)
+	}
+}

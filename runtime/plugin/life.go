@@ -195,19 +195,24 @@ func startError(err error) error {
 // call makes one call with a deadline of its own. Where that passes, the life is
 // over: a call that hangs in the driver cannot be taken back.
 func (l *life) call(ctx context.Context, limit time.Duration, fn func(context.Context) error) error {
-	limited, cancel := context.WithTimeoutCause(ctx, limit, errHung)
-	defer cancel()
-	stop := context.AfterFunc(l.ctx, cancel)
-	defer stop()
+	// The deadline is kept here alone: the helper, told of it, would end the call
+	// at the same moment, and its word for that says nothing of whose patience it was.
+	limited, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	timer := time.AfterFunc(limit, func() { cancel(errHung) })
+	defer timer.Stop()
+	for _, other := range []context.Context{ctx, l.ctx} {
+		stop := context.AfterFunc(other, func() { cancel(context.Cause(other)) })
+		defer stop()
+	}
 	err := fn(limited)
 	switch {
 	case err == nil:
 		return nil
-	case l.ctx.Err() != nil:
-		return context.Cause(l.ctx)
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
 	case limited.Err() != nil:
+		if cause := context.Cause(limited); !errors.Is(cause, errHung) {
+			return cause
+		}
 		l.fail(errHung)
 		return errHung
 	case status.Code(err) == codes.ResourceExhausted:
