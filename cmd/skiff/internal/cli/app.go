@@ -27,7 +27,7 @@ const (
 const (
 	envStateDir = "SKIFF_STATE_DIR"
 	envHost     = "SKIFF_HOST"
-	envToken    = "SKIFF_TOKEN" //nolint:gosec // the name of a variable, not a token
+	envToken    = "SKIFF_TOKEN"
 )
 
 // Streams are where a command reads and writes.

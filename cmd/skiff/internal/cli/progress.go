@@ -252,7 +252,7 @@ func shorten(text string, width int) string {
 
 // terminalSize is 80 by 24 where the terminal does not say.
 func terminalSize(file *os.File) (width, height int) {
-	size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ) //nolint:gosec // a descriptor fits an int
+	size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
 	if err != nil || size.Col == 0 || size.Row == 0 {
 		return 80, 24
 	}

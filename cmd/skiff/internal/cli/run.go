@@ -200,7 +200,7 @@ func (a *app) submission(file string, opts *runOptions) (server.Submission, erro
 func (a *app) readPackage(file string) ([]byte, error) {
 	in := a.In
 	if file != "-" {
-		f, err := os.Open(file) //nolint:gosec // the user names the file to read
+		f, err := os.Open(file)
 		if err != nil {
 			return nil, fmt.Errorf("read the pipeline: %w", err)
 		}
@@ -220,7 +220,7 @@ func (a *app) readPackage(file string) ([]byte, error) {
 }
 
 func readParams(file string) (map[string]json.RawMessage, error) {
-	content, err := os.ReadFile(file) //nolint:gosec // the user names the file to read
+	content, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("read the pipeline's inputs: %w", err)
 	}

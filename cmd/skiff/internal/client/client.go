@@ -101,7 +101,7 @@ func roots(stateDir string) *x509.CertPool {
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
-	if own, err := os.ReadFile(filepath.Join(stateDir, listen.TLSDir, listen.CAFile)); err == nil { //nolint:gosec // the operator's own state folder
+	if own, err := os.ReadFile(filepath.Join(stateDir, listen.TLSDir, listen.CAFile)); err == nil {
 		pool.AppendCertsFromPEM(own)
 	}
 	return pool

@@ -33,7 +33,7 @@ func Background(cfg Config) error {
 	for _, entry := range cfg.ContainerEnv {
 		args = append(args, "--container-env", entry)
 	}
-	cmd := exec.Command(cfg.Executable, args...) //nolint:gosec // this program itself
+	cmd := exec.Command(cfg.Executable, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	// A session of its own: the terminal's signals are not for it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

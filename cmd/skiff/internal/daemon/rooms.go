@@ -1,0 +1,77 @@
+package daemon
+
+import (
+	"context"
+	"io"
+
+	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/engine/pipeline"
+	"github.com/skiff-ml/skiff/engine/pod"
+	"github.com/skiff-ml/skiff/server"
+	"github.com/skiff-ml/skiff/server/view"
+)
+
+// The daemon is what the server asks for of the rooms below.
+var (
+	_ server.Pipelines  = (*daemon)(nil)
+	_ server.Logs       = (*daemon)(nil)
+	_ server.NodeSource = (*daemon)(nil)
+	_ server.Artifacts  = (*daemon)(nil)
+)
+
+// Submit implements server.Pipelines. It waits for the engines.
+func (d *daemon) Submit(ctx context.Context, s server.Submission) (*skiff.Run, error) {
+	e, err := d.await(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return e.pipelines.Submit(ctx, pipeline.Submission(s))
+}
+
+// Check implements server.Pipelines.
+func (d *daemon) Check(ctx context.Context, s server.Submission) error {
+	e, err := d.await(ctx)
+	if err != nil {
+		return err
+	}
+	return e.pipelines.Check(ctx, pipeline.Submission(s))
+}
+
+// PodLogs implements server.Logs.
+func (d *daemon) PodLogs(ctx context.Context, namespace, name string, opts server.LogOptions, w io.Writer) error {
+	e, err := d.await(ctx)
+	if err != nil {
+		return err
+	}
+	return e.pods.PodLogs(ctx, namespace, name, pod.LogOptions{
+		Container: opts.Container, Follow: opts.Follow, Timestamps: opts.Timestamps, TailLines: opts.TailLines, Stream: opts.Stream,
+	}, w)
+}
+
+// Usage implements server.Logs.
+func (d *daemon) Usage(ctx context.Context) ([]view.Usage, error) {
+	e, err := d.await(ctx)
+	if err != nil {
+		return nil, err
+	}
+	live, err := e.pods.Usage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]view.Usage, 0, len(live))
+	for _, one := range live {
+		p := one.Pod
+		usage := view.Usage{
+			Namespace: p.Namespace, Name: p.Name, Run: p.Labels[core.LabelRun], Task: p.Labels[core.LabelTask],
+			At: one.Stats.At, CPUNanos: one.Stats.CPUNanos, MemoryBytes: one.Stats.MemoryBytes, Pids: one.Stats.Pids,
+			Fake: one.Fake || e.fake,
+		}
+		if claim := p.Status.Claim; claim != nil {
+			usage.Claim = view.Resources{CPUMilli: claim.CPUMilli, MemoryBytes: claim.MemoryBytes, GPUs: len(claim.GPUs)}
+			usage.GPUs = claim.GPUs
+		}
+		all = append(all, usage)
+	}
+	return all, nil
+}
