@@ -233,8 +233,8 @@ func (s *Supervisor) Watch(ctx context.Context, fn func(device.Inventory)) error
 	}
 }
 
-// Usage asks the helper what the devices do. Without one nobody can tell, and
-// that is device use of nothing known: an empty answer, not an error.
+// Usage asks the helper what the devices do. Without one nobody can tell: the
+// answer is empty then, and no error.
 func (s *Supervisor) Usage(ctx context.Context) ([]device.Usage, []device.Process, error) {
 	s.mu.Lock()
 	l := s.life
