@@ -36,6 +36,6 @@
 // Of all sets of free devices of the size asked for, the one with the fastest
 // slowest link wins, then the greatest sum of links, then the fewest NUMA
 // nodes, then the one that leaves the best sets of eight, four and two behind,
-// then the one that breaks up the fewest aligned pairs, then the lowest
-// indices.
+// then the one that breaks up the fewest aligned pairs and holds the most, then
+// the lowest indices.
 package scheduler

@@ -116,6 +116,9 @@ func (p *placer) better(a, b, free int) bool {
 	if pa, pb := wholePairs(free&^a), wholePairs(free&^b); pa != pb {
 		return pa > pb
 	}
+	if pa, pb := wholePairs(a), wholePairs(b); pa != pb {
+		return pa > pb
+	}
 	return bits.Reverse16(uint16(a)) > bits.Reverse16(uint16(b)) //nolint:gosec // a set of at most 16 devices
 }
 

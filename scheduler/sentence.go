@@ -124,6 +124,14 @@ func (x *explainer) sentence(v *verdict) string {
 	}
 }
 
+// countFree is freeOf for things that are counted.
+func countFree(free, all int64) string {
+	if free == 0 || free == 1 {
+		return freeOf(strconv.FormatInt(free, 10), strconv.FormatInt(all, 10))
+	}
+	return strconv.FormatInt(free, 10) + " of " + strconv.FormatInt(all, 10) + " are free"
+}
+
 func freeOf(free, all string) string {
 	if free == "0" || free == "0 bytes" {
 		return "none of " + all + " is free"
@@ -150,7 +158,7 @@ func (x *explainer) deviceState() string {
 			free++
 		}
 	}
-	parts := []string{freeOf(strconv.Itoa(free), strconv.Itoa(len(s.node.Devices)))}
+	parts := []string{countFree(int64(free), int64(len(s.node.Devices)))}
 	if sick > 0 {
 		parts = append(parts, strconv.Itoa(sick)+" out of service")
 	}
@@ -207,7 +215,7 @@ func (x *explainer) poolSentence(pool string, want int64) string {
 	}
 	all := s.node.Pools[pool]
 	text := fmt.Sprintf("waits for %d of pool %q: %s", want, pool,
-		freeOf(strconv.FormatInt(max(0, all-s.usedPools[pool]), 10), strconv.FormatInt(all, 10)))
+		countFree(max(0, all-s.usedPools[pool]), all))
 	if list := names(holders, func(n int64) string { return strconv.FormatInt(n, 10) }); list != "" {
 		text += ", held by " + list
 	}

@@ -46,6 +46,7 @@ func TestSuccess(t *testing.T) {
 		t.Errorf("container status = %+v", s)
 	}
 	r.eventually("the container's removal", func() bool { return len(r.world.names()) == 0 })
+	r.eventually("the history", func() bool { return h.commits("a") >= 3 })
 	if n := h.commits("a"); n != 3 {
 		t.Errorf("%d commits for one pod, want 3", n)
 	}
