@@ -1,0 +1,68 @@
+package kfp
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// corpusFolder is where the published corpus lies beside a checkout, where it
+// does; its files are not part of this repository.
+const corpusFolder = "../../../shared/conformance/kfp"
+
+func corpus(t *testing.T) []string {
+	t.Helper()
+	var files []string
+	err := filepath.WalkDir(corpusFolder, func(path string, entry os.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && !strings.HasSuffix(path, ".md") {
+			files = append(files, path)
+		}
+		return err
+	})
+	if os.IsNotExist(err) {
+		t.Skip("the public corpus is not beside this checkout")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func TestCorpusLoads(t *testing.T) {
+	for _, file := range corpus(t) {
+		t.Run(strings.TrimPrefix(file, corpusFolder+"/"), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pkg, err := Load(filepath.Base(file), data, Limits{})
+			if strings.Contains(file, "/invalid/") && !strings.HasSuffix(file, "no_name.yaml") {
+				if err == nil {
+					t.Fatal("loaded, want it refused")
+				}
+				t.Log(err)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			spec, platform, err := pkg.Canonical()
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := Decode(spec, platform)
+			if err != nil {
+				t.Fatal(err)
+			}
+			spec2, platform2, err := again.Canonical()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(spec) != string(spec2) || string(platform) != string(platform2) {
+				t.Error("the canonical form changes when it is read back")
+			}
+			t.Log(len(data), structure(data))
+		})
+	}
+}
