@@ -27,7 +27,10 @@ func main() {
 		fmt.Fprintln(os.Stderr, "skiff-nvml: skiff starts this program by itself; run it with --probe alone to see what it reads, as JSON")
 		os.Exit(2)
 	}
-	go endWithHost()
+	go func() {
+		inventory.WaitForHost()
+		os.Exit(0)
+	}()
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: inventory.Handshake(),
 		Plugins:         inventory.Set(newServer(newReader(nvml.New()))),
@@ -36,14 +39,6 @@ func main() {
 			return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(maxMessage))...)
 		},
 	})
-}
-
-// endWithHost ends this process when skiff's does: the pipe that it inherited
-// has no other writer, whatever way skiff went.
-func endWithHost() {
-	lifeline := os.NewFile(inventory.LifelineFD, "lifeline")
-	_, _ = io.Copy(io.Discard, lifeline)
-	os.Exit(0)
 }
 
 // probe prints what List would answer.

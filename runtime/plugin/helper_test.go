@@ -166,7 +166,8 @@ func TestTheHelperEndsWithTheDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), hostEnv+"="+helper)
+	temp := t.TempDir()
+	cmd.Env = append(os.Environ(), hostEnv+"="+helper, "TMPDIR="+temp)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -194,6 +195,9 @@ func TestTheHelperEndsWithTheDaemon(t *testing.T) {
 	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(patience.Milliseconds()))
 	if n != 1 || err != nil {
 		t.Errorf("the helper outlives its daemon: %d, %v", n, err)
+	}
+	if left, err := os.ReadDir(temp); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 

@@ -167,10 +167,10 @@ func helperEnv(dir string) []string {
 // was killed leaves nothing behind.
 func socketDir() (string, error) {
 	parent := os.TempDir()
-	if len(parent) > maxSocketDir-len("/skiff-helper-0123456789") {
+	if len(parent) > maxSocketDir-len("/"+inventory.SocketDirPrefix+"0123456789") {
 		parent = "/tmp"
 	}
-	dir, err := os.MkdirTemp(parent, "skiff-helper-")
+	dir, err := os.MkdirTemp(parent, inventory.SocketDirPrefix)
 	if err != nil {
 		return "", fmt.Errorf("make the inventory helper's socket folder: %w", err)
 	}

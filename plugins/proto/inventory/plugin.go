@@ -1,12 +1,16 @@
 // Package inventory is the contract between skiff and the helper that reads the
-// accelerators: the gRPC service, generated from inventory.proto, and the
-// go-plugin handshake around it. Both sides link it; it holds no behaviour and
-// must not import the runtime, cgo or any NVIDIA library.
+// accelerators: the gRPC service, generated from inventory.proto, the go-plugin
+// handshake around it, and how a helper learns that skiff has ended. Both sides
+// link it; it must not import the runtime, cgo or any NVIDIA library.
 package inventory
 
 import (
 	"context"
 	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
@@ -24,6 +28,21 @@ const Name = "inventory"
 // LifelineFD is a pipe that the helper inherits. It reads from it and ends when
 // that ends, so it never outlives the daemon, however that went.
 const LifelineFD = 3
+
+// WaitForHost returns when the host has ended, whatever way it went: the pipe
+// that a helper inherited has no other writer. It removes the socket's folder,
+// which a host that was killed could not. The helper should end then.
+func WaitForHost() {
+	lifeline := os.NewFile(LifelineFD, "lifeline")
+	_, _ = io.Copy(io.Discard, lifeline)
+	if dir := os.Getenv(plugin.EnvUnixSocketDir); strings.HasPrefix(filepath.Base(dir), SocketDirPrefix) {
+		_ = os.RemoveAll(dir)
+	}
+}
+
+// SocketDirPrefix begins the name of the folder that the host makes for a
+// helper's socket.
+const SocketDirPrefix = "skiff-helper-"
 
 // Handshake tells a helper that skiff started it. It is no secret: what keeps
 // strangers out is the certificate that is made for each start.
