@@ -53,7 +53,8 @@ type unit struct {
 	id      string
 	members []*entry
 	need    vector
-	demand  Demand // summed, for capacity checks and sentences
+	demand  Demand   // summed, for capacity checks and sentences
+	pools   []string // the demand's, in order
 }
 
 // round is the working state of one decision.
@@ -69,13 +70,15 @@ type round struct {
 	portReserved map[int32]string
 	gangs        map[gangKey][]*entry
 	grants       []Grant
+	freeGPUs     int // counted when first asked for, -1 before
+	healthyGPUs  int
 }
 
 // Decide grants what can start now, in order, and says of everything else why
 // it waits. Calling it again without a change in between grants nothing.
 func (s *Scheduler) Decide(now time.Time) Decision {
 	s.sortQueue(now)
-	r := &round{s: s}
+	r := &round{s: s, freeGPUs: -1, healthyGPUs: s.healthyDevices()}
 	for _, e := range s.queue {
 		e.visited = false
 		if e.Gang != "" {
@@ -92,7 +95,7 @@ func (s *Scheduler) Decide(now time.Time) Decision {
 		}
 		if e.Gang == "" {
 			single[0] = e
-			u := unit{id: e.ID, members: single[:], demand: e.Demand,
+			u := unit{id: e.ID, members: single[:], demand: e.Demand, pools: e.pools,
 				need: vector{e.Demand.CPUMilli, e.Demand.MemoryBytes, e.Demand.GPUs}}
 			e.wait = r.consider(&u)
 			continue
@@ -157,6 +160,7 @@ func (r *round) considerGang(members []*entry) verdict {
 		}
 	}
 	u.demand.CPUMilli, u.demand.MemoryBytes, u.demand.GPUs = u.need.cpu, u.need.mem, u.need.gpus
+	u.pools = sortedKeys(u.demand.Pools)
 	v := r.consider(&u)
 	v.gang, v.demand = key.gang, u.demand
 	return v
@@ -165,7 +169,7 @@ func (r *round) considerGang(members []*entry) verdict {
 // consider grants the unit or says why not, and reserves for it where it is
 // the first of its kind to be blocked.
 func (r *round) consider(u *unit) verdict {
-	if err := fits(&r.s.node, &u.demand, len(r.s.node.Devices)); err != nil {
+	if err := r.s.misfit(u); err != nil {
 		return verdict{reason: WaitUnsatisfiable, err: err, demand: u.demand}
 	}
 	if v, short := r.lacksPoolOrPort(u); short {
@@ -182,6 +186,18 @@ func (r *round) consider(u *unit) verdict {
 	return verdict{}
 }
 
+// misfit says why the unit can never run, remembering it for single items.
+func (s *Scheduler) misfit(u *unit) error {
+	e := u.members[0]
+	if e.Gang != "" {
+		return fits(&s.node, &u.demand, len(s.node.Devices))
+	}
+	if e.generation != s.generation {
+		e.generation, e.misfit = s.generation, fits(&s.node, &e.Demand, len(s.node.Devices))
+	}
+	return e.misfit
+}
+
 // lacksPoolOrPort closes the pools that the unit lacks to everybody behind it
 // and, where it is the first to lack one, keeps its units of the others.
 func (r *round) lacksPoolOrPort(u *unit) (verdict, bool) {
@@ -190,7 +206,7 @@ func (r *round) lacksPoolOrPort(u *unit) (verdict, bool) {
 	}
 	var v verdict
 	short, first := false, false
-	for _, name := range sortedKeys(u.demand.Pools) {
+	for _, name := range u.pools {
 		want := u.demand.Pools[name]
 		_, shut := r.poolShut[name]
 		if want <= 0 || (!shut && want <= r.s.node.Pools[name]-r.s.usedPools[name]) {
@@ -244,7 +260,7 @@ func (r *round) reserveNamed(u *unit) {
 func (r *round) lacksNode(u *unit) (verdict, bool) {
 	v := verdict{demand: u.demand}
 	switch {
-	case u.need.gpus > r.s.freeDeviceCount():
+	case u.need.gpus > 0 && u.need.gpus > r.freeDevices():
 		v.reason = WaitGPU
 	case u.need.mem > r.s.node.MemoryBytes-r.s.usedMem && u.need.mem > 0:
 		v.reason = WaitMemory
@@ -281,7 +297,7 @@ func (r *round) becomeHead(u *unit) {
 // hurtsReservation reports whether starting the unit would take what an
 // earlier one waits for.
 func (r *round) hurtsReservation(u *unit) (verdict, bool) {
-	for _, name := range sortedKeys(u.demand.Pools) {
+	for _, name := range u.pools {
 		if u.demand.Pools[name] > r.s.node.Pools[name]-r.s.usedPools[name]-r.poolReserved[name] {
 			return verdict{reason: WaitPool, other: name, demand: u.demand}, true
 		}
@@ -292,7 +308,7 @@ func (r *round) hurtsReservation(u *unit) (verdict, bool) {
 		}
 	}
 	for c := range r.next {
-		if r.active[c] && r.s.delays(&r.next[c], u.need) {
+		if r.active[c] && r.delays(&r.next[c], u.need) {
 			return verdict{reason: WaitReserved, other: r.next[c].name, headNeed: r.next[c].need, demand: u.demand}, true
 		}
 	}
@@ -301,11 +317,11 @@ func (r *round) hurtsReservation(u *unit) (verdict, bool) {
 
 // delays reports whether need, with everything that has passed the head so
 // far, would leave too little for the head on a node that runs nothing else.
-func (s *Scheduler) delays(h *head, need vector) bool {
+func (r *round) delays(h *head, need vector) bool {
 	total := need.plus(h.need).plus(h.sum)
-	return (h.need.cpu > 0 && need.cpu > 0 && total.cpu > s.node.CPUMilli) ||
-		(h.need.mem > 0 && need.mem > 0 && total.mem > s.node.MemoryBytes) ||
-		(h.need.gpus > 0 && need.gpus > 0 && total.gpus > s.healthyDevices())
+	return (h.need.cpu > 0 && need.cpu > 0 && total.cpu > r.s.node.CPUMilli) ||
+		(h.need.mem > 0 && need.mem > 0 && total.mem > r.s.node.MemoryBytes) ||
+		(h.need.gpus > 0 && need.gpus > 0 && total.gpus > r.healthyGPUs)
 }
 
 // grant gives every member its exact units.
@@ -320,6 +336,7 @@ func (r *round) grant(u *unit) {
 		delete(r.s.pending, e.ID)
 		e.gone = true
 		r.s.hold(g, e.Item)
+		r.freeGPUs = -1
 		r.grants = append(r.grants, g)
 		for c := range r.next {
 			if r.active[c] {
@@ -339,14 +356,16 @@ func (s *Scheduler) healthyDevices() int {
 	return n
 }
 
-func (s *Scheduler) freeDeviceCount() int {
-	n := 0
-	for i := range s.node.Devices {
-		if s.isFree(i) {
-			n++
+func (r *round) freeDevices() int {
+	if r.freeGPUs < 0 {
+		r.freeGPUs = 0
+		for i := range r.s.node.Devices {
+			if r.s.isFree(i) {
+				r.freeGPUs++
+			}
 		}
 	}
-	return n
+	return r.freeGPUs
 }
 
 func (s *Scheduler) isFree(i int) bool {

@@ -14,7 +14,9 @@ type Scheduler struct {
 	maxWait time.Duration
 	node    Node
 	device  map[string]int // UUID → position in node.Devices
-	place   *placer        // made when the first devices are placed
+	// generation counts SetNode, for what is remembered about a node.
+	generation int
+	place      *placer // made when the first devices are placed
 
 	queue   []*entry // in the order of the last decision, new ones at the end
 	pending map[string]*entry
@@ -35,6 +37,11 @@ type entry struct {
 	wait    verdict
 	gone    bool // withdrawn or granted; dropped from the queue by the next decision
 	visited bool // this decision has dealt with it, as a member of its gang
+
+	pools []string // names in order
+	// misfit is why the item can never run on the node of that generation.
+	misfit     error
+	generation int
 }
 
 type gangKey struct{ namespace, gang string }
@@ -68,6 +75,7 @@ func (s *Scheduler) SetNode(node Node) {
 		s.device[d.UUID] = i
 	}
 	s.place = nil
+	s.generation++
 }
 
 // Submit puts an item into the queue. An item that waits already is replaced
@@ -79,7 +87,7 @@ func (s *Scheduler) Submit(item Item) {
 	if old, waits := s.pending[item.ID]; waits {
 		old.gone = true
 	}
-	e := &entry{Item: item}
+	e := &entry{Item: item, pools: sortedKeys(item.Demand.Pools)}
 	s.pending[item.ID] = e
 	s.queue = append(s.queue, e)
 }
