@@ -164,7 +164,7 @@ def artifact_placeholders() -> NamedTuple('Out', content=str, same=bool):
 def with_metadata(out: Output[Dataset]):
     with open(out.path, 'w') as f:
         f.write('x')
-    out.metadata.update({'text': 'some text', 'count': 3, 'ratio': 0.5, 'flag': True, 'list': [1, 'b']})
+    out.metadata.update({'text': 'some text', 'count': 3, 'ratio': 0.5, 'flag': True})
 
 
 @dsl.container_component
@@ -177,7 +177,6 @@ def show_metadata(data: Input[Dataset], out: dsl.OutputPath(str)):
             data.metadata['count'],
             data.metadata['ratio'],
             data.metadata['flag'],
-            data.metadata['list'],
         ],
     )
 
