@@ -1,0 +1,339 @@
+package process
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/skiff-ml/skiff/runtime"
+	"github.com/skiff-ml/skiff/runtime/launch"
+	"github.com/skiff-ml/skiff/runtime/launch/host"
+)
+
+// Files of a container's folder.
+const (
+	specFile     = "spec.json"
+	spawnedFile  = "spawned.json"
+	launcherFile = "launcher.log"
+	tmpFolder    = "tmp"
+	rootFolder   = "root"
+	layerFolder  = "layer"
+)
+
+// container is one container of this backend.
+type container struct {
+	b       *Backend
+	spec    runtime.ContainerSpec
+	hash    string
+	dir     string // STATE/process/<name>
+	control string
+	groups  []string // its control group folders
+
+	life sync.Mutex // held by Start and Remove
+
+	mu    sync.Mutex
+	state runtime.Container
+	pid   int           // the launcher's, 0 where unknown
+	gone  bool          // removed
+	ended chan struct{} // closed when the state is final
+}
+
+// saved is spec.json.
+type saved struct {
+	Spec   runtime.ContainerSpec `json:"spec"`
+	Hash   string                `json:"hash"`
+	Groups []string              `json:"groups,omitempty"`
+}
+
+// spawned is spawned.json: enough to know the process again after a restart,
+// since process ids come back.
+type spawned struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"` // field 22 of /proc/PID/stat
+	Boot  string `json:"boot"`
+}
+
+func (b *Backend) newContainer(s saved) *container {
+	return &container{
+		b: b, spec: s.Spec, hash: s.Hash, groups: s.Groups,
+		dir:     filepath.Join(b.cfg.StateDir, "process", s.Spec.Name),
+		control: launch.ControlDir(s.Spec.PodDir, s.Spec.Container),
+		state: runtime.Container{
+			ID: s.Spec.Name, Name: s.Spec.Name, Labels: s.Spec.Labels, State: runtime.StateCreated,
+		},
+		ended: make(chan struct{}),
+	}
+}
+
+// specHash identifies a spec.
+func specHash(spec runtime.ContainerSpec) (string, error) {
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// now is the container as it stands.
+func (c *container) now() runtime.Container {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
+// update changes the state and publishes it. States only go forward: what
+// arrives late changes nothing.
+func (c *container) update(change func(*runtime.Container)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if final(c.state.State) {
+		return
+	}
+	before := c.state.State
+	change(&c.state)
+	if rank(c.state.State) < rank(before) {
+		c.state.State = before
+		return
+	}
+	if c.state.State == before || c.gone {
+		return
+	}
+	c.b.feed.Publish(c.spec.Name, c.state)
+	if final(c.state.State) {
+		close(c.ended)
+	}
+}
+
+func final(s runtime.State) bool { return s == runtime.StateExited || s == runtime.StateLost }
+
+func rank(s runtime.State) int {
+	switch s {
+	case runtime.StateCreated:
+		return 0
+	case runtime.StateWaiting:
+		return 1
+	case runtime.StateRunning:
+		return 2
+	}
+	return 3
+}
+
+// observe takes over what the launcher's folder or the launcher says.
+func (c *container) observe(s host.Status) {
+	if s.PID != 0 {
+		c.mu.Lock()
+		c.pid = s.PID
+		c.mu.Unlock()
+	}
+	c.update(func(r *runtime.Container) {
+		if s.Started != nil {
+			r.StartedAt = s.Started.At
+		}
+		switch {
+		case s.Lost:
+			r.State, r.Reason, r.Message = runtime.StateLost, "LauncherLost", s.Message
+		case s.Exit != nil:
+			r.State, r.Exit = runtime.StateExited, s.Exit
+			r.StartedAt = s.Exit.StartedAt
+			r.Reason, r.Message = s.Exit.Reason, s.Exit.Message
+			r.OOMKilled = s.Exit.Reason == launch.ReasonOOMKilled
+		case s.Phase == launch.PhaseRunning:
+			r.State = runtime.StateRunning
+		case s.Phase == launch.PhaseWaiting:
+			r.State = runtime.StateWaiting
+		}
+	})
+}
+
+// lose ends a container whose launcher never came up.
+func (c *container) lose(message string) {
+	c.observe(host.Status{Phase: launch.PhaseExited, Lost: true, Message: message})
+}
+
+// follow keeps the state up to date until it is final. gone is closed when the
+// launcher's process has ended, where somebody can tell.
+func (c *container) follow(gone <-chan struct{}) {
+	c.b.followers.Go(func() {
+		ctx, cancel := context.WithCancel(c.b.ctx)
+		defer cancel()
+		if gone != nil {
+			c.b.followers.Go(func() {
+				select {
+				case <-gone:
+				case <-ctx.Done():
+					return
+				}
+				status, begun, err := host.ReadStatus(c.control)
+				switch {
+				case err != nil:
+					c.lose(err.Error())
+				case !begun:
+					c.lose("the launcher did not come up: " + c.complaint())
+				case status.Final():
+					c.observe(status)
+				default:
+					return // the folder tells in a moment
+				}
+				cancel()
+			})
+		}
+		err := c.b.host.Follow(ctx, c.control, c.observe)
+		if err != nil && ctx.Err() == nil && !errors.Is(err, host.ErrClosed) {
+			c.b.cfg.Logger.Warn("cannot follow a launcher", "container", c.spec.Name, "error", err)
+			c.lose("its control folder cannot be read: " + err.Error())
+		}
+	})
+}
+
+// complaint is what the launcher wrote to its own log.
+func (c *container) complaint() string {
+	f, err := host.Open(c.dir, launcherFile)
+	if err != nil {
+		return "it left no message"
+	}
+	defer f.Close() //nolint:errcheck // It was only read.
+	buf := make([]byte, 2<<10)
+	n, _ := f.Read(buf) // nothing is as good as an error here
+	if text := strings.TrimSpace(string(buf[:n])); text != "" {
+		return text
+	}
+	return "it left no message"
+}
+
+// load takes up the containers that are on disk.
+func (b *Backend) load() error {
+	b.sweepEnvironments()
+	root := filepath.Join(b.cfg.StateDir, "process")
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		dir := filepath.Join(root, e.Name())
+		if !plainName(e.Name()) {
+			b.discard(dir) // half made, or half removed
+			continue
+		}
+		var s saved
+		data, err := os.ReadFile(filepath.Join(dir, specFile))
+		if err == nil {
+			err = json.Unmarshal(data, &s)
+		}
+		if err == nil && s.Spec.Name != e.Name() {
+			err = fmt.Errorf("%s describes %q", specFile, s.Spec.Name)
+		}
+		if err != nil {
+			b.cfg.Logger.Warn("a container's folder cannot be read; it is left alone", "folder", dir, "error", err)
+			continue
+		}
+		b.adopt(b.newContainer(s))
+	}
+	return nil
+}
+
+// adopt finds out where a container stands that an earlier Backend made.
+func (b *Backend) adopt(c *container) {
+	b.mu.Lock()
+	b.containers[c.spec.Name] = c
+	b.mu.Unlock()
+	b.feed.Publish(c.spec.Name, c.now())
+	status, begun, err := host.ReadStatus(c.control)
+	if err != nil {
+		c.lose("its control folder cannot be read: " + err.Error())
+		return
+	}
+	if begun {
+		c.observe(status)
+		if !status.Final() {
+			c.follow(nil)
+		}
+		return
+	}
+	proc, err := readSpawned(c.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return // created, and no launcher yet
+	}
+	if err != nil || !proc.alive() {
+		c.lose("the launcher did not come up: " + c.complaint())
+		return
+	}
+	// It is on its way.
+	c.observe(host.Status{Phase: launch.PhaseWaiting, PID: proc.PID})
+	gone := make(chan struct{})
+	b.followers.Go(func() {
+		if awaitExit(b.ctx, proc) {
+			close(gone)
+		}
+	})
+	c.follow(gone)
+}
+
+func readSpawned(dir string) (spawned, error) {
+	var s spawned
+	data, err := os.ReadFile(filepath.Join(dir, spawnedFile))
+	if err == nil {
+		err = json.Unmarshal(data, &s)
+	}
+	return s, err
+}
+
+// alive says whether that very process lives.
+func (s spawned) alive() bool {
+	now, err := describe(s.PID)
+	return err == nil && now == s
+}
+
+// describe identifies a process that lives.
+func describe(pid int) (spawned, error) {
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return spawned{}, err
+	}
+	f := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if len(f) < 20 || f[0] == "Z" || f[0] == "X" {
+		return spawned{}, fmt.Errorf("process %d has ended", pid)
+	}
+	start, err := strconv.ParseUint(f[19], 10, 64)
+	if err != nil {
+		return spawned{}, err
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return spawned{}, err
+	}
+	return spawned{PID: pid, Start: start, Boot: strings.TrimSpace(string(boot))}, nil
+}
+
+// find is the container of an id.
+func (b *Backend) find(id string) (*container, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c, ok := b.containers[id]
+	if !ok {
+		return nil, fmt.Errorf("container %s: %w", id, runtime.ErrNotFound)
+	}
+	return c, nil
+}
+
+// writeFile replaces a file whole.
+func writeFile(path string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}

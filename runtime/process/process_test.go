@@ -1,0 +1,91 @@
+package process_test
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/skiff-ml/skiff/runtime"
+	"github.com/skiff-ml/skiff/runtime/launch/launchtest"
+	"github.com/skiff-ml/skiff/runtime/process"
+	"github.com/skiff-ml/skiff/runtime/runtimetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// stateDir is a state folder outside /tmp, where a daemon's would be: /tmp is
+// hidden from containers by itself.
+func stateDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	return dir
+}
+
+func open(t *testing.T, cfg process.Config) *process.Backend {
+	t.Helper()
+	b, err := process.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+func TestConformance(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		cfg  process.Config
+	}{
+		{"Strongest", process.Config{}},
+		{"ProcessOnly", process.Config{Level: process.LevelProcess, NoCgroups: true}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			runtimetest.Run(t, func(t *testing.T) *runtimetest.Harness { return harness(t, tt.cfg) })
+		})
+	}
+}
+
+func harness(t *testing.T, cfg process.Config) *runtimetest.Harness {
+	cfg.StateDir = stateDir(t)
+	cfg.LauncherPath = launchtest.Build(t)
+	b := open(t, cfg)
+	return &runtimetest.Harness{
+		Backend: b,
+		NewPodDir: func(t *testing.T) string {
+			dir, err := os.MkdirTemp(cfg.StateDir, "pod-")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return dir
+		},
+		Restart: func(t *testing.T) runtime.Backend {
+			if err := b.Close(); err != nil {
+				t.Fatal(err)
+			}
+			b = open(t, cfg)
+			return b
+		},
+		Image: "alpine:3.20", UnknownImage: "example.com/team/trainer:7", Processes: true,
+		Users:          os.Geteuid() == 0,
+		SignalLauncher: func(t *testing.T, id string, sig syscall.Signal) { signalLauncher(t, cfg.StateDir, id, sig) },
+	}
+}
+
+// signalLauncher finds a launcher by its command line, as an administrator would.
+func signalLauncher(t *testing.T, stateDir, id string, sig syscall.Signal) {
+	t.Helper()
+	pid, err := process.LauncherPID(filepath.Join(stateDir, "process", id))
+	if err == nil {
+		err = syscall.Kill(pid, sig)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
