@@ -1,0 +1,260 @@
+package pipeline
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/skiff-ml/skiff/api/kfp"
+	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/runtime"
+	"github.com/skiff-ml/skiff/store"
+)
+
+// fingerprint is what makes two steps the same. It follows the published cache
+// key of KFP (cache_key.proto: inputs, outputs, image and command of the
+// component, within one pipeline and namespace) with two differences: an input
+// artifact counts by its content, not by its name, and the image by its digest,
+// not by its tag. Commands count unresolved, as there, since resolved ones hold
+// the run's own paths.
+type fingerprint struct {
+	Pipeline        string                     `json:"pipeline"`
+	Namespace       string                     `json:"namespace"`
+	Custom          string                     `json:"custom,omitempty"`
+	Parameters      map[string]json.RawMessage `json:"parameters,omitempty"`
+	Artifacts       map[string][]string        `json:"artifacts,omitempty"`
+	OutputParams    map[string]string          `json:"outputParameters,omitempty"`
+	OutputArtifacts map[string]string          `json:"outputArtifacts,omitempty"`
+	Image           string                     `json:"image,omitempty"`
+	Command         []string                   `json:"command,omitempty"`
+	Args            []string                   `json:"args,omitempty"`
+	Env             []kfp.EnvVar               `json:"env,omitempty"`
+}
+
+// lookUp starts a step, or settles it with the result of an earlier one.
+func (x *execution) lookUp(ctx context.Context, n *node) {
+	if reason := x.uncacheable(n); reason != "" {
+		n.task.Status.CacheReason = reason
+		x.newAttempt(ctx, n)
+		return
+	}
+	var waiting []*skiff.Artifact
+	for _, list := range n.inputs.artifacts {
+		for _, a := range list.items {
+			if a.Status.Digest == "" && !a.Status.Missing {
+				waiting = append(waiting, a)
+			}
+		}
+	}
+	if len(waiting) == 0 {
+		hit, found := x.find(ctx, n, nil)
+		x.found(ctx, n, hit, found)
+		return
+	}
+	// Only the cache waits for content hashes; they are being computed already.
+	namespace := x.run.Namespace
+	x.outside(ctx, func(ctx context.Context) func() {
+		digests, err := x.c.digests(ctx, namespace, waiting)
+		return func() {
+			if n.final() {
+				return
+			}
+			if err != nil {
+				n.task.Status.CacheReason = "not looked up: " + err.Error()
+				x.newAttempt(ctx, n)
+				return
+			}
+			hit, found := x.find(ctx, n, digests)
+			x.found(ctx, n, hit, found)
+		}
+	})
+}
+
+// uncacheable says why a step must run, "" where it need not.
+func (x *execution) uncacheable(n *node) string {
+	switch {
+	case x.run.Spec.DisableCache:
+		return "caching is off for this run"
+	case !n.spec.CachingOptions.EnableCache:
+		return "caching is off for this task"
+	case x.plat.Workspace() != nil:
+		return "the run has a workspace, which a cached step would not have written to"
+	}
+	return ""
+}
+
+// find looks for the newest result of the same step whose artifacts are there.
+func (x *execution) find(ctx context.Context, n *node, digests map[string]string) (*skiff.Task, artifactMap) {
+	key, err := x.cacheKey(ctx, n, digests)
+	if err != nil {
+		n.task.Status.CacheReason = "not looked up: " + err.Error()
+		return nil, nil
+	}
+	n.task.Status.CacheKey = key
+	page, err := x.c.store.List(ctx, store.ListOptions{Kind: Tasks, Namespace: x.run.Namespace, Index: indexCache, Prefix: key + separator, Limit: 10})
+	if err != nil {
+		n.task.Status.CacheReason = "not looked up: " + err.Error()
+		return nil, nil
+	}
+	n.task.Status.CacheReason = "miss: no earlier result with these inputs, image and command"
+	for _, obj := range page.Items {
+		task := obj.(*skiff.Task)
+		results, err := x.cachedArtifacts(ctx, task)
+		if err == nil {
+			n.task.Status.CacheReason = "hit: the same step of run " + task.Spec.Run
+			return task, results
+		}
+		n.task.Status.CacheReason = fmt.Sprintf("miss: the result of run %s cannot be used again: %v", task.Spec.Run, err)
+	}
+	return nil, nil
+}
+
+// found goes on after the look-up.
+func (x *execution) found(ctx context.Context, n *node, hit *skiff.Task, results artifactMap) {
+	if hit == nil {
+		x.newAttempt(ctx, n)
+		return
+	}
+	status := &n.task.Status
+	status.Cached, status.CachedFrom = true, hit.Name
+	status.Image, status.ImageDigest = hit.Status.Image, hit.Status.ImageDigest
+	status.Inputs, status.InputArtifacts = n.inputs.params.encoded(), n.inputs.artifacts.names()
+	status.StartedAt = x.c.now()
+	n.outputs = make(values, len(hit.Status.Outputs))
+	for name, raw := range hit.Status.Outputs {
+		n.outputs[name] = decoded(raw)
+	}
+	n.results = results
+	x.settle(n, skiff.StateSucceeded, "", "")
+}
+
+// cachedArtifacts reads an earlier task's artifacts; one that is gone, or whose
+// contents are, makes the result useless.
+func (x *execution) cachedArtifacts(ctx context.Context, task *skiff.Task) (artifactMap, error) {
+	results := artifactMap{}
+	for output, names := range task.Status.OutputArtifacts {
+		list := artifactList{list: len(names) != 1}
+		for _, name := range names {
+			a, err := x.artifact(ctx, name)
+			if err != nil {
+				return nil, err
+			}
+			if !a.Spec.Imported && !a.Status.Missing && !x.c.artifacts.Exists(x.run.Namespace, a.Spec.URI) {
+				return nil, fmt.Errorf("artifact %s is no longer at %s", a.Spec.DisplayName, a.Spec.URI)
+			}
+			list.items = append(list.items, a)
+		}
+		results[output] = list
+	}
+	return results, nil
+}
+
+// artifact is an artifact object by name.
+func (x *execution) artifact(ctx context.Context, name string) (*skiff.Artifact, error) {
+	if a := x.artifacts[name]; a != nil {
+		return a, nil
+	}
+	obj, err := x.c.store.Get(ctx, store.Key{Kind: Artifacts, Namespace: x.run.Namespace, Name: name})
+	if err != nil {
+		return nil, fmt.Errorf("artifact %s: %w", name, err)
+	}
+	a := obj.(*skiff.Artifact)
+	x.artifacts[name] = a
+	return a, nil
+}
+
+// cacheKey is the fingerprint's hash.
+func (x *execution) cacheKey(ctx context.Context, n *node, digests map[string]string) (string, error) {
+	container := x.ir.DeploymentSpec.Executors[n.component.ExecutorLabel].Container
+	f := fingerprint{Pipeline: x.ir.PipelineInfo.Name, Namespace: x.run.Namespace}
+	if custom := n.spec.CachingOptions.CacheKey; custom != "" {
+		f.Custom = n.spec.ComponentRef.Name + separator + custom
+		return f.hash(), nil
+	}
+	image, err := x.c.imageIdentity(ctx, container.Image)
+	if err != nil {
+		return "", err
+	}
+	f.Image, f.Command, f.Args, f.Env = image, container.Command, container.Args, container.Env
+	f.Parameters = n.inputs.params.encoded()
+	f.Artifacts = map[string][]string{}
+	for name, list := range n.inputs.artifacts {
+		ids := []string{}
+		for _, a := range list.items {
+			ids = append(ids, contentOf(a, digests))
+		}
+		f.Artifacts[name] = ids
+	}
+	f.OutputParams, f.OutputArtifacts = map[string]string{}, map[string]string{}
+	for name, def := range n.component.OutputDefinitions.Parameters {
+		f.OutputParams[name] = string(def.Type())
+	}
+	for name, def := range n.component.OutputDefinitions.Artifacts {
+		metadata, err := json.Marshal(def.Metadata)
+		if err != nil {
+			return "", fmt.Errorf("output artifact %q: %w", name, err)
+		}
+		f.OutputArtifacts[name] = def.ArtifactType.SchemaTitle + separator + string(metadata)
+	}
+	return f.hash(), nil
+}
+
+// contentOf identifies an artifact for the cache: by its contents and what its
+// producer said about it.
+func contentOf(a *skiff.Artifact, digests map[string]string) string {
+	digest := a.Status.Digest
+	if digest == "" {
+		digest = digests[a.Name]
+	}
+	if digest == "" {
+		digest = a.Spec.URI // nothing of it is here: its address is all there is
+	}
+	metadata, err := json.Marshal(a.Spec.Metadata)
+	if err != nil {
+		return digest
+	}
+	return digest + separator + a.Spec.SchemaTitle + separator + string(metadata)
+}
+
+func (f *fingerprint) hash() string {
+	data, err := json.Marshal(f)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// imageIdentity is the digest of an image as it is on this machine. One that is
+// not here cannot have been run by an earlier step that still counts.
+func (c *Controller) imageIdentity(ctx context.Context, ref string) (string, error) {
+	image, err := c.images.PrepareImage(ctx, runtime.ImageRequest{Ref: ref, Policy: runtime.PullNever}, func(runtime.ImageProgress) {})
+	switch {
+	case errors.Is(err, runtime.ErrImageUnavailable):
+		return "", fmt.Errorf("image %s is not on this machine yet", ref)
+	case err != nil:
+		return "", err
+	}
+	return image.Digest, nil
+}
+
+// digests waits for the content hashes of artifacts.
+func (c *Controller) digests(ctx context.Context, namespace string, list []*skiff.Artifact) (map[string]string, error) {
+	list = slices.Clone(list)
+	found := make(map[string]string, len(list))
+	for _, a := range list {
+		if _, err := c.artifacts.Locate(namespace, a.Spec.URI); err != nil || !c.artifacts.Exists(namespace, a.Spec.URI) {
+			continue // it is not kept here: its URI identifies it
+		}
+		digest, err := c.artifacts.Digest(ctx, namespace, a.Spec.URI)
+		if err != nil {
+			return nil, fmt.Errorf("hash artifact %s: %w", a.Spec.DisplayName, err)
+		}
+		found[a.Name] = digest.Digest
+	}
+	return found, nil
+}

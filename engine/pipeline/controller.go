@@ -1,0 +1,257 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/api/kfp"
+	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/runtime"
+	"github.com/skiff-ml/skiff/store"
+	"github.com/skiff-ml/skiff/store/artifact"
+)
+
+// DefaultPipelineRoot is where artifacts go unless the run or its manifest says
+// otherwise: KFP's own default, so that components see the paths they know.
+const DefaultPipelineRoot = "minio://mlpipeline/v2/artifacts"
+
+// ArtifactRepository is what the engine needs of the artifact store.
+type ArtifactRepository interface {
+	Locate(namespace, uri string) (artifact.Location, error)
+	MountRoots(namespace string) ([]artifact.MountRoot, error)
+	PrepareOutput(namespace, uri string) error
+	// Commit makes contents immutable.
+	Commit(ctx context.Context, namespace, uri string) (artifact.Info, error)
+	// Digest hashes contents.
+	Digest(ctx context.Context, namespace, uri string) (artifact.Digest, error)
+	Exists(namespace, uri string) bool
+}
+
+// Images tells which image a reference is.
+type Images interface {
+	PrepareImage(ctx context.Context, req runtime.ImageRequest, progress func(runtime.ImageProgress)) (runtime.Image, error)
+}
+
+// Fit says whether the node could ever run a pod; the error says in numbers why
+// not.
+type Fit func(pod *core.Pod) error
+
+// Config is what a Controller is made of. Store, Artifacts, Images and Fit are
+// required.
+type Config struct {
+	Store     store.Interface
+	Artifacts ArtifactRepository
+	Images    Images
+	Fit       Fit
+	Logger    *slog.Logger
+	// Limits bound what a package may hold; zero fields mean the defaults.
+	Limits kfp.Limits
+	// PipelineRoot replaces DefaultPipelineRoot.
+	PipelineRoot string
+	// Fake marks runs as executed on a declared node.
+	Fake bool
+	// Now replaces time.Now in tests.
+	Now func() time.Time
+}
+
+// Controller runs pipelines. Make one with New and drive it with Run.
+type Controller struct {
+	store       store.Interface
+	artifacts   ArtifactRepository
+	images      Images
+	fit         Fit
+	log         *slog.Logger
+	limits      kfp.Limits
+	defaultRoot string
+	fake        bool
+	now         func() time.Time
+
+	// work holds everything that executions have done outside of themselves.
+	work   *errgroup.Group
+	hasher chan hashJob
+
+	mu     sync.Mutex
+	active map[string]*execution // by namespace/name
+	// manifests keeps the manifests of active runs decoded.
+	manifests manifestCache
+}
+
+// New returns a controller that does nothing until Run.
+func New(cfg Config) (*Controller, error) {
+	if cfg.Store == nil || cfg.Artifacts == nil || cfg.Images == nil || cfg.Fit == nil {
+		return nil, errors.New("pipeline: Store, Artifacts, Images and Fit are required")
+	}
+	c := &Controller{
+		store: cfg.Store, artifacts: cfg.Artifacts, images: cfg.Images, fit: cfg.Fit, log: cfg.Logger,
+		limits: cfg.Limits.WithDefaults(), defaultRoot: cfg.PipelineRoot, fake: cfg.Fake, now: cfg.Now,
+		active: map[string]*execution{}, work: new(errgroup.Group),
+		hasher: make(chan hashJob, 1024),
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if c.defaultRoot == "" {
+		c.defaultRoot = DefaultPipelineRoot
+	}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	return c, nil
+}
+
+// Run takes up every run that has not ended, follows the store for new ones,
+// and blocks until ctx ends. Runs that are active then go on when a controller
+// is run on the same store again.
+func (c *Controller) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.hash(ctx) })
+	group.Go(func() error { return c.follow(ctx, group) })
+	err := group.Wait()
+	// Work outside ends with ctx; nothing of it outlives Run.
+	return errors.Join(err, c.work.Wait())
+}
+
+// follow hands every change of runs and pods to the execution concerned.
+func (c *Controller) follow(ctx context.Context, group *errgroup.Group) error {
+	for {
+		err := c.followOnce(ctx, group)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !errors.Is(err, store.ErrGone) {
+			return fmt.Errorf("follow runs: %w", err)
+		}
+		c.log.Warn("fell behind the store's change log, listing again")
+	}
+}
+
+func (c *Controller) followOnce(ctx context.Context, group *errgroup.Group) error {
+	revision, err := c.takeUp(ctx, group)
+	if err != nil {
+		return err
+	}
+	watcher, err := c.store.Watch(ctx, store.WatchOptions{Kinds: []string{Runs, podsKind}, From: revision})
+	if err != nil {
+		return err
+	}
+	defer watcher.Close()
+	for {
+		events, err := watcher.Next(ctx)
+		if err != nil {
+			return err
+		}
+		for _, e := range events {
+			c.dispatch(ctx, group, e)
+		}
+	}
+}
+
+// takeUp begins an execution for every active run, and tells those that have
+// one already to look at their pods again.
+func (c *Controller) takeUp(ctx context.Context, group *errgroup.Group) (uint64, error) {
+	first := uint64(0)
+	opts := store.ListOptions{Kind: Runs, Index: IndexActive, Prefix: "active"}
+	for {
+		page, err := c.store.List(ctx, opts)
+		if err != nil {
+			return 0, fmt.Errorf("list active runs: %w", err)
+		}
+		if first == 0 {
+			first = page.Revision
+		}
+		for _, obj := range page.Items {
+			run := obj.(*skiff.Run)
+			if x := c.execution(run.Namespace, run.Name); x != nil {
+				x.events.post(event{resync: true})
+				continue
+			}
+			c.begin(ctx, group, run)
+		}
+		if opts.Continue = page.Continue; opts.Continue == "" {
+			return first, nil
+		}
+	}
+}
+
+func (c *Controller) dispatch(ctx context.Context, group *errgroup.Group, e store.Event) {
+	switch obj := e.Object.(type) {
+	case *skiff.Run:
+		x := c.execution(obj.Namespace, obj.Name)
+		switch {
+		case e.Type == store.Deleted && x != nil:
+			x.stop(errRunDeleted)
+		case e.Type == store.Deleted || obj.Status.State.Terminal():
+		case x == nil:
+			c.begin(ctx, group, clone(obj))
+		case obj.Spec.Cancel:
+			x.events.post(event{cancel: true})
+		}
+	case *core.Pod:
+		if e.Type == store.Deleted {
+			return
+		}
+		if x := c.execution(obj.Namespace, obj.Labels[core.LabelRun]); x != nil {
+			x.events.post(event{pod: obj})
+		}
+	}
+}
+
+var errRunDeleted = errors.New("the run was deleted")
+
+func (c *Controller) execution(namespace, name string) *execution {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.active[namespace+"/"+name]
+}
+
+// begin starts the execution of a run on a goroutine of group.
+func (c *Controller) begin(ctx context.Context, group *errgroup.Group, run *skiff.Run) {
+	ctx, stop := context.WithCancelCause(ctx)
+	x := &execution{
+		c: c, log: c.log.With("run", run.Name), events: newMailbox(), stop: stop, run: run,
+		artifacts: map[string]*skiff.Artifact{}, byPod: map[string]*node{}, timers: map[*node]*time.Timer{},
+	}
+	key := run.Namespace + "/" + run.Name
+	c.mu.Lock()
+	c.active[key] = x
+	c.mu.Unlock()
+	group.Go(func() error {
+		defer stop(nil)
+		err := x.load(ctx)
+		if err == nil {
+			err = x.Run(ctx)
+		} else if ctx.Err() == nil {
+			// A run that cannot be understood any more is failed, not lost.
+			x.endRun(skiff.StateFailed, reasonInternalFault, err.Error())
+			err = x.flush(ctx)
+		}
+		c.mu.Lock()
+		delete(c.active, key)
+		c.mu.Unlock()
+		if err != nil && ctx.Err() == nil {
+			c.log.Error("run is no longer followed", "run", run.Name, "error", err)
+		} else if err == nil {
+			c.log.Info("run finished", "run", run.Name, "state", x.run.Status.State, "took", x.run.Status.FinishedAt.Sub(x.run.Status.StartedAt))
+		}
+		return nil
+	})
+}
+
+// sleep waits for d or the end of ctx.
+func (c *Controller) sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}

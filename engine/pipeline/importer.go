@@ -1,0 +1,115 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+
+	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/api/kfp"
+	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/engine/pipeline/expr"
+	"github.com/skiff-ml/skiff/store"
+)
+
+// startImporter makes an artifact object for something that exists elsewhere.
+// No container is needed and the contents are not looked at: that they are
+// there is up to whoever reads them, as on the cluster.
+func (x *execution) startImporter(ctx context.Context, n *node) {
+	spec := x.ir.DeploymentSpec.Executors[n.component.ExecutorLabel].Importer
+	a, err := x.imported(n, spec)
+	if err != nil {
+		x.fail(n, reasonInputs, err)
+		return
+	}
+	x.begun(n)
+	n.outputs = values{}
+	if !spec.Reimport {
+		known, err := x.knownImport(ctx, a)
+		if err != nil {
+			x.fail(n, reasonInternalFault, err)
+			return
+		}
+		if known != nil {
+			a = known
+		}
+	}
+	if x.artifacts[a.Name] == nil {
+		if a.UID == "" {
+			x.newArtifacts = append(x.newArtifacts, a)
+		}
+		x.artifacts[a.Name] = a
+	}
+	n.results = artifactMap{a.Spec.Output: {items: []*skiff.Artifact{a}}}
+	for output := range n.component.OutputDefinitions.Artifacts {
+		n.results[output] = artifactList{items: []*skiff.Artifact{a}}
+	}
+	x.settle(n, skiff.StateSucceeded, "", "")
+}
+
+// imported is the artifact that an importer describes.
+func (x *execution) imported(n *node, spec *kfp.ImporterSpec) (*skiff.Artifact, error) {
+	context := x.exprContext(n, &kfp.ExecutorInput{Inputs: kfp.ExecutorInputs{ParameterValues: n.inputs.params}})
+	uri, err := x.importURI(n, spec, context)
+	if err != nil {
+		return nil, fmt.Errorf("importer: artifactUri: %w", err)
+	}
+	metadata := map[string]json.RawMessage{}
+	for key, value := range spec.Metadata {
+		resolved, err := expr.ResolveValue(value, context)
+		if err != nil {
+			return nil, fmt.Errorf("importer: metadata.%s: %w", key, err)
+		}
+		if metadata[key], err = json.Marshal(resolved); err != nil {
+			return nil, fmt.Errorf("importer: metadata.%s: %w", key, err)
+		}
+	}
+	output := "artifact"
+	for name := range n.component.OutputDefinitions.Artifacts {
+		output = name
+	}
+	return &skiff.Artifact{
+		TypeMeta: core.TypeMeta{APIVersion: skiff.APIVersion, Kind: skiff.ArtifactKind},
+		ObjectMeta: core.ObjectMeta{
+			Name:      fmt.Sprintf("%s-%s", n.task.Name, shortHash(uri)),
+			Namespace: x.run.Namespace,
+			Labels:    map[string]string{core.LabelRun: x.run.Name, core.LabelTask: labelValue(n.path)},
+		},
+		Spec: skiff.ArtifactSpec{
+			DisplayName: output, SchemaTitle: spec.TypeSchema.SchemaTitle, SchemaVersion: spec.TypeSchema.SchemaVersion,
+			InstanceSchema: spec.TypeSchema.InstanceSchema, URI: uri, Metadata: metadata,
+			Run: x.run.Name, Task: n.task.Name, Output: output, Imported: true,
+		},
+	}, nil
+}
+
+func (x *execution) importURI(n *node, spec *kfp.ImporterSpec, context *expr.Context) (string, error) {
+	value := spec.ArtifactURI.Constant
+	if name := spec.ArtifactURI.RuntimeParameter; name != "" {
+		value = n.inputs.params[name]
+	}
+	text, isText := value.(string)
+	if !isText || text == "" {
+		return "", fmt.Errorf("want a URI, got %v", value)
+	}
+	return expr.ResolveString(text, context)
+}
+
+// knownImport finds an earlier import of the same thing: same URI, same type,
+// same metadata.
+func (x *execution) knownImport(ctx context.Context, a *skiff.Artifact) (*skiff.Artifact, error) {
+	page, err := x.c.store.List(ctx, store.ListOptions{
+		Kind: Artifacts, Namespace: x.run.Namespace, Index: indexURI, Prefix: a.Spec.URI + separator + a.Spec.SchemaTitle, Exact: true, Limit: 100,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for an earlier import: %w", err)
+	}
+	for _, obj := range page.Items {
+		known := obj.(*skiff.Artifact)
+		if len(known.Spec.Metadata) == len(a.Spec.Metadata) && (len(a.Spec.Metadata) == 0 || reflect.DeepEqual(known.Spec.Metadata, a.Spec.Metadata)) {
+			return known, nil
+		}
+	}
+	return nil, nil
+}

@@ -1,0 +1,227 @@
+package pipeline
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/api/kfp"
+	"github.com/skiff-ml/skiff/api/problem"
+	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/engine/pipeline/expr"
+	"github.com/skiff-ml/skiff/runtime"
+	"github.com/skiff-ml/skiff/store"
+)
+
+// Submission is a pipeline as somebody hands it in.
+type Submission struct {
+	Namespace   string
+	DisplayName string
+	// Filename is for messages and for telling the form of Package (YAML, JSON,
+	// zip, tar.gz); the contents decide where they disagree.
+	Filename string
+	Package  []byte
+	// Parameters are values for the pipeline's inputs; Arguments are such
+	// values as text, read by the type of the input ("k=v" on a command line).
+	Parameters map[string]json.RawMessage
+	Arguments  map[string]string
+	// PipelineRoot overrides where artifacts go.
+	PipelineRoot string
+	DisableCache bool
+	Verbatim     bool
+	// CheckImages asks for every image before anything starts.
+	CheckImages bool
+	Priority    int32
+	Labels      map[string]string
+}
+
+// Check does all the door's checks and writes nothing. What is refused is a
+// problem.List.
+func (c *Controller) Check(ctx context.Context, sub Submission) error {
+	_, _, err := c.admit(ctx, sub)
+	return err
+}
+
+// Submit checks a pipeline and makes its Run. When it returns without an error
+// the run is durable and will be executed, whatever happens to the daemon. A
+// refusal is a problem.List, and nothing was written.
+func (c *Controller) Submit(ctx context.Context, sub Submission) (*skiff.Run, error) {
+	run, manifest, err := c.admit(ctx, sub)
+	if err != nil {
+		return nil, err
+	}
+	ops := []store.Op{{Verb: store.Create, Kind: Runs, Object: run}}
+	_, err = c.store.Get(ctx, store.Key{Kind: Manifests, Namespace: manifest.Namespace, Name: manifest.Name})
+	if errors.Is(err, store.ErrNotFound) {
+		ops = append([]store.Op{{Verb: store.Put, Kind: Manifests, Object: manifest}}, ops...)
+	} else if err != nil {
+		return nil, fmt.Errorf("look for the pipeline's manifest: %w", err)
+	}
+	if _, err := c.store.Commit(ctx, ops...); err != nil {
+		return nil, fmt.Errorf("keep run %s: %w", run.Name, err)
+	}
+	c.log.Info("run accepted", "run", run.Name, "pipeline", run.Spec.PipelineName)
+	return run, nil
+}
+
+// admit turns a submission into objects, or says everything that is wrong.
+func (c *Controller) admit(ctx context.Context, sub Submission) (*skiff.Run, *skiff.PipelineManifest, error) {
+	pkg, err := kfp.Load(sub.Filename, sub.Package, c.limits)
+	if err != nil {
+		return nil, nil, err
+	}
+	if problems := kfp.Validate(pkg, kfp.Checks{Condition: expr.Check, Limits: c.limits}); len(problems) > 0 {
+		return nil, nil, named(problems, sub.Filename)
+	}
+	parameters, problems := c.parameters(pkg, sub)
+	problems = append(problems, c.unsupported(pkg)...)
+	root := sub.PipelineRoot
+	if root == "" {
+		root = pkg.Spec.DefaultPipelineRoot
+	}
+	if root != "" {
+		if _, err := c.artifacts.Locate(sub.Namespace, strings.TrimRight(root, "/")+"/x"); err != nil {
+			problems.Add("defaultPipelineRoot", "%w", err).Hint = "use a minio://, s3:// or gs:// address, or leave it out"
+		}
+	}
+	if len(problems) == 0 {
+		problems = append(problems, c.fits(pkg, parameters)...)
+	}
+	if len(problems) == 0 && sub.CheckImages {
+		problems = append(problems, c.checkImages(ctx, pkg)...)
+	}
+	if len(problems) > 0 {
+		return nil, nil, named(problems, sub.Filename)
+	}
+	return c.objects(pkg, sub, parameters)
+}
+
+// named puts the file's name on problems that do not carry one.
+func named(problems problem.List, file string) problem.List {
+	for _, p := range problems {
+		if p.Object == "" {
+			p.Object = file
+		}
+	}
+	return problems
+}
+
+// parameters are the run's parameters as given, checked against the pipeline's
+// inputs. Defaults are applied when the run starts, so that the run shows what
+// was really given.
+func (c *Controller) parameters(pkg *kfp.Package, sub Submission) (map[string]json.RawMessage, problem.List) {
+	var problems problem.List
+	given := make(map[string]json.RawMessage, len(sub.Parameters)+len(sub.Arguments))
+	for name, raw := range pkg.Parameters {
+		given[name] = raw
+	}
+	for name, raw := range sub.Parameters {
+		given[name] = raw
+	}
+	for _, name := range sortedKeys(sub.Arguments) {
+		def := pkg.Spec.Root.InputDefinitions.Parameters[name]
+		if def == nil {
+			raw, err := json.Marshal(sub.Arguments[name])
+			if err == nil {
+				given[name] = raw // ResolveInputs says that it is not declared
+			}
+			continue
+		}
+		value, err := kfp.ParseArgument(def.Type(), sub.Arguments[name])
+		if err != nil {
+			problems.Add("parameters."+name, "%w", err)
+			continue
+		}
+		raw, err := json.Marshal(value)
+		if err != nil {
+			problems.Add("parameters."+name, "%w", err)
+			continue
+		}
+		given[name] = raw
+	}
+	_, more := kfp.ResolveInputs(pkg.Spec.Root.InputDefinitions, given)
+	return given, append(problems, more...)
+}
+
+// fits holds what each step asks for, as far as it is written plainly, against
+// what the node has.
+func (c *Controller) fits(pkg *kfp.Package, _ map[string]json.RawMessage) problem.List {
+	var problems problem.List
+	for _, label := range sortedKeys(pkg.Spec.DeploymentSpec.Executors) {
+		container := pkg.Spec.DeploymentSpec.Executors[label].Container
+		if container == nil || container.Resources == nil || container.Resources.Dynamic() {
+			continue
+		}
+		field := "deploymentSpec.executors." + label + ".container.resources"
+		needs, err := container.Resources.Requirements(func(text string) (string, error) { return text, nil })
+		if err != nil {
+			problems.Add(field, "%w", err)
+			continue
+		}
+		pod := &core.Pod{Spec: core.PodSpec{Containers: []core.Container{{Name: mainContainer, Resources: needs}}}}
+		if err := c.fit(pod); err != nil {
+			problems.Add(field, "%w", err).Hint = "ask for less, or run it on a machine that has as much"
+		}
+	}
+	return problems
+}
+
+// checkImages asks for every image that is written plainly.
+func (c *Controller) checkImages(ctx context.Context, pkg *kfp.Package) problem.List {
+	var problems problem.List
+	asked := map[string]bool{}
+	for _, label := range sortedKeys(pkg.Spec.DeploymentSpec.Executors) {
+		container := pkg.Spec.DeploymentSpec.Executors[label].Container
+		if container == nil || strings.Contains(container.Image, "{{") || asked[container.Image] {
+			continue
+		}
+		asked[container.Image] = true
+		_, err := c.images.PrepareImage(ctx, runtime.ImageRequest{Ref: container.Image, Policy: runtime.PullIfNotPresent}, func(runtime.ImageProgress) {})
+		if err != nil {
+			problems.Add("deploymentSpec.executors."+label+".container.image", "%w", err)
+		}
+	}
+	return problems
+}
+
+// objects makes what is stored of an accepted submission.
+func (c *Controller) objects(pkg *kfp.Package, sub Submission, parameters map[string]json.RawMessage) (*skiff.Run, *skiff.PipelineManifest, error) {
+	spec, platform, err := pkg.Canonical()
+	if err != nil {
+		return nil, nil, fmt.Errorf("write the pipeline's canonical form: %w", err)
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a run id: %w", err)
+	}
+	hash := sha256.New()
+	hash.Write(spec)
+	hash.Write([]byte{0})
+	hash.Write(platform)
+	manifest := &skiff.PipelineManifest{
+		TypeMeta:     core.TypeMeta{APIVersion: skiff.APIVersion, Kind: skiff.PipelineManifestKind},
+		ObjectMeta:   core.ObjectMeta{Name: hex.EncodeToString(hash.Sum(nil)), Namespace: sub.Namespace},
+		PipelineSpec: spec, PlatformSpec: platform,
+	}
+	display := sub.DisplayName
+	if display == "" {
+		display = pkg.Spec.PipelineInfo.Name + " " + c.now().UTC().Format("2006-01-02 15-04-05")
+	}
+	run := &skiff.Run{
+		TypeMeta:   core.TypeMeta{APIVersion: skiff.APIVersion, Kind: skiff.RunKind},
+		ObjectMeta: core.ObjectMeta{Name: id.String(), Namespace: sub.Namespace, Labels: sub.Labels},
+		Spec: skiff.RunSpec{
+			DisplayName: display, PipelineName: pkg.Spec.PipelineInfo.Name, Manifest: manifest.Name, Parameters: parameters,
+			PipelineRoot: sub.PipelineRoot, DisableCache: sub.DisableCache, Verbatim: sub.Verbatim, Priority: sub.Priority,
+		},
+		Status: skiff.RunStatus{State: skiff.StatePending, Fake: c.fake},
+	}
+	return run, manifest, nil
+}
