@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"sort"
 	"sync"
@@ -30,6 +31,8 @@ type Store struct {
 	hub     *hub
 	recent  *recent // the committer's alone
 	state   state   // the committer's alone, as of the last commit
+
+	preparing chan struct{}
 
 	health  health
 	backups sync.Mutex // one backup at a time
@@ -73,7 +76,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, db: db, kinds: kinds,
-		recent: newRecent(recentCapacity),
+		recent:    newRecent(recentCapacity),
+		preparing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
 	}
 	clean, err := s.load(ctx)
 	if err != nil {
