@@ -94,7 +94,7 @@ type Usage struct {
 // Check is one line of "skiff doctor".
 type Check struct {
 	Name string `json:"name"`
-	// Status is ok, warning or missing.
+	// Status is ok, note, warning or missing.
 	Status string `json:"status"`
 	// Found says what there is, Fix what to do where something is missing.
 	Found string `json:"found"`
@@ -104,6 +104,7 @@ type Check struct {
 // Statuses of a Check.
 const (
 	CheckOK      = "ok"
+	CheckNote    = "note"
 	CheckWarning = "warning"
 	CheckMissing = "missing"
 )

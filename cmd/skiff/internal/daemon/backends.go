@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -40,6 +41,10 @@ func (d *daemon) chooseBackend(ctx context.Context) (runtime.Backend, error) {
 
 // newBackend makes a backend; nothing is touched but the launcher's folder.
 func newBackend(cfg Config, name, storeID string) (runtime.Backend, error) {
+	// Whoever comes first makes the state folder, and it is nobody else's.
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state folder: %w", err)
+	}
 	launcher, err := embedded.Unpack(embedded.Config{Dir: filepath.Join(cfg.StateDir, "bin")})
 	if err != nil {
 		return nil, err
@@ -55,9 +60,13 @@ func newBackend(cfg Config, name, storeID string) (runtime.Backend, error) {
 			ContainerEnv: env, ContainerCA: cfg.ContainerCA,
 		})
 	case RuntimeProcess:
+		trust, visible, err := cfg.processTrust()
+		if err != nil {
+			return nil, err
+		}
 		return process.New(process.Config{
-			StateDir: cfg.StateDir, StoreID: storeID, LauncherPath: launcher, Logger: cfg.Logger,
-			ContainerEnv: env, ContainerCA: cfg.ContainerCA,
+			StateDir: cfg.StateDir, LauncherPath: launcher, Logger: cfg.Logger,
+			Env: append(trust, env...), Visible: visible,
 		})
 	}
 	return nil, fmt.Errorf("there is no runtime %q", name)
@@ -69,4 +78,3 @@ func closeBackend(b runtime.Backend) {
 		_ = closer.Close()
 	}
 }
-

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/skiff-ml/skiff/runtime"
 	"github.com/skiff-ml/skiff/runtime/device"
+	"github.com/skiff-ml/skiff/runtime/launch/embedded"
 	"github.com/skiff-ml/skiff/runtime/plugin"
 	"github.com/skiff-ml/skiff/server/view"
 )
@@ -66,6 +68,13 @@ func diskCheck(dir string) view.Check {
 
 // runtimeChecks asks each backend what it can do here.
 func runtimeChecks(ctx context.Context, cfg Config) []view.Check {
+	// Probing in the state folder itself would meddle with a daemon's pods.
+	dir, err := os.MkdirTemp("", "skiff-doctor-")
+	if err != nil {
+		return []view.Check{{Name: "temporary folder", Status: view.CheckMissing, Found: err.Error(), Fix: "set TMPDIR to a folder that can be written"}}
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	cfg.StateDir = dir
 	var checks []view.Check
 	for _, name := range []string{RuntimeDocker, RuntimeProcess} {
 		backend, err := newBackend(cfg, name, "doctor")
@@ -78,6 +87,8 @@ func runtimeChecks(ctx context.Context, cfg Config) []view.Check {
 		}
 		check := view.Check{Name: name + " runtime", Status: view.CheckOK, Found: describe(capabilities)}
 		switch {
+		case errors.Is(err, embedded.ErrNoLauncher):
+			check.Status, check.Found, check.Fix = view.CheckMissing, err.Error(), "build skiff with make build, which puts the launcher into it"
 		case err != nil && name == RuntimeDocker:
 			check.Status, check.Found = view.CheckMissing, err.Error()
 			check.Fix = "start Docker, or add yourself to its group; without it steps run as processes, where images are matched to interpreters of this machine"
@@ -86,7 +97,7 @@ func runtimeChecks(ctx context.Context, cfg Config) []view.Check {
 		}
 		checks = append(checks, check)
 		for _, note := range capabilities.Notes {
-			checks = append(checks, view.Check{Name: name + " runtime", Status: view.CheckWarning, Found: note, Fix: note})
+			checks = append(checks, view.Check{Name: name + " runtime", Status: view.CheckNote, Found: note})
 		}
 	}
 	return checks
@@ -98,13 +109,17 @@ func describe(c runtime.Capabilities) string {
 		parts = append(parts, "version "+c.Version)
 	}
 	for _, feature := range []struct {
-		name string
-		has  bool
-	}{{"any image", c.Images}, {"limits", c.Limits}, {"mounts", c.Mounts}} {
+		has      bool
+		yes, not string
+	}{
+		{c.Images, "any image", "images matched to interpreters of this machine"},
+		{c.Limits, "limits", "no limits of cpu and memory"},
+		{c.Mounts, "mounts", "no mounts"},
+	} {
 		if feature.has {
-			parts = append(parts, feature.name)
+			parts = append(parts, feature.yes)
 		} else {
-			parts = append(parts, "no "+feature.name)
+			parts = append(parts, feature.not)
 		}
 	}
 	if c.GPU != "" {

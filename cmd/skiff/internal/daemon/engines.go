@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,6 +17,7 @@ import (
 	"github.com/skiff-ml/skiff/runtime/device"
 	"github.com/skiff-ml/skiff/runtime/plugin"
 	"github.com/skiff-ml/skiff/scheduler"
+	"github.com/skiff-ml/skiff/store/artifact"
 )
 
 // inventoryTimeout bounds the first look at the devices: a driver that hangs
@@ -30,6 +32,7 @@ type engines struct {
 	fake         bool
 	pods         *pod.Controller
 	pipelines    *pipeline.Controller
+	repository   *artifact.Repository
 }
 
 // devices is where accelerators come from.
@@ -171,20 +174,26 @@ func (d *daemon) followDevices(ctx context.Context, e *engines, source device.So
 
 // controllers makes the pod and the pipeline controller.
 func (d *daemon) controllers(e *engines, machine runtime.Inventory) error {
-	repository, err := d.repository()
+	var err error
+	e.repository, err = d.openRepository()
 	if err != nil {
 		return err
 	}
 	e.pods, err = pod.New(pod.Config{
 		Store: d.store, Backend: e.backend, Node: e.node, StateDir: d.cfg.StateDir, Logger: d.log,
-		Volumes: volumes{repository}, ClampCPUMilli: machine.CPUMilli, ClampMemoryBytes: machine.MemoryBytes,
+		Volumes: volumes{e.repository}, ClampCPUMilli: machine.CPUMilli, ClampMemoryBytes: machine.MemoryBytes,
 	})
 	if err != nil {
 		return err
 	}
 	e.pipelines, err = pipeline.New(pipeline.Config{
-		Store: d.store, Artifacts: repository, Images: e.backend, Logger: d.log, Fake: e.fake,
+		Store: d.store, Artifacts: e.repository, Images: e.backend, Logger: d.log, Fake: e.fake,
 		Fit: func(p *core.Pod) error { return e.pods.Check(&p.Spec) },
 	})
 	return err
+}
+
+// openRepository opens the artifacts' folder.
+func (d *daemon) openRepository() (*artifact.Repository, error) {
+	return artifact.Open(filepath.Join(d.cfg.StateDir, "artifacts"))
 }
