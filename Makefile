@@ -8,6 +8,9 @@ export SKIFF_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skiff-dev
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GO       ?= go
+# NVIDIA marks functions that its own binding wraps; nothing here calls them.
+export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
+
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 LAUNCHER := runtime/launch/embedded/bin/launcher
 # Pinned, so that a new release of the linter cannot turn a green tree red by itself.
