@@ -110,6 +110,11 @@ func (l *launcher) prepare(cmd launch.Command) (program, int, error) {
 			return program{}, codeNotStarted, fmt.Errorf("create directory: %w", err)
 		}
 	}
+	for _, link := range cmd.Links {
+		if err := l.makeLink(link); err != nil {
+			return program{}, codeNotStarted, fmt.Errorf("create link: %w", err)
+		}
+	}
 	if len(cmd.Argv) == 0 {
 		return program{}, codeNotFound, errors.New("exec: no command: neither the image nor the pod names one")
 	}
@@ -228,6 +233,22 @@ func (l *launcher) makeDirs(dir string) error {
 	l.as(func() { err = mkdirAll(dir) })
 	if l.who != nil && err != nil {
 		err = mkdirAll(dir)
+	}
+	return err
+}
+
+// makeLink makes a symbolic link where nothing stands yet.
+func (l *launcher) makeLink(link launch.Link) error {
+	if _, err := os.Lstat(link.Path); err == nil {
+		return nil
+	}
+	if err := l.makeDirs(filepath.Dir(link.Path)); err != nil {
+		return err
+	}
+	var err error
+	l.as(func() { err = os.Symlink(link.Target, link.Path) })
+	if l.who != nil && err != nil {
+		err = os.Symlink(link.Target, link.Path)
 	}
 	return err
 }

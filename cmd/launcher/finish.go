@@ -70,7 +70,12 @@ func (l *launcher) finish() int {
 	}
 	if l.cmd != nil {
 		r.CommandID = l.cmd.ID
-		l.as(func() { r.Outputs, r.OutputErrors = readOutputs(l.cmd.Outputs) })
+		l.as(func() {
+			r.Outputs, r.OutputErrors = readOutputs(l.cmd.Outputs)
+			if r.ExitCode == 0 && l.cmd.Collect != nil {
+				r.OutputErrors = collect(*l.cmd.Collect, r.OutputErrors)
+			}
+		})
 	}
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &usage); err == nil {

@@ -54,15 +54,8 @@ func readOutput(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	var fs syscall.Statfs_t
-	if err := syscall.Fstatfs(int(f.Fd()), &fs); err != nil {
+	if err := plainFile(f, info); err != nil {
 		return nil, err
-	}
-	if int64(fs.Type) == procMagic {
-		return nil, fmt.Errorf("%s lies in /proc", path)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
@@ -72,4 +65,19 @@ func readOutput(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s holds more than the %d bytes that are left for values: pass it as an artifact", path, limit)
 	}
 	return data, nil
+}
+
+// plainFile is an error for anything but a regular file outside /proc.
+func plainFile(f *os.File, info os.FileInfo) error {
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file", f.Name())
+	}
+	var fs syscall.Statfs_t
+	if err := syscall.Fstatfs(int(f.Fd()), &fs); err != nil {
+		return err
+	}
+	if int64(fs.Type) == procMagic {
+		return fmt.Errorf("%s lies in /proc", f.Name())
+	}
+	return nil
 }

@@ -45,27 +45,34 @@ func buildView(v launch.View) error {
 		return fmt.Errorf("open control folder: %w", err)
 	}
 	defer syscall.Close(here) //nolint:errcheck // It was only a handle.
-	for _, step := range []func(launch.View) error{
-		hostTops, changeRoot, mountProc, mountDev, mask, mounts, leaveHost,
+	b := &builder{View: v}
+	for _, step := range []func() error{
+		b.hostTops, b.changeRoot, b.proc, b.dev, b.mask, b.mounts, b.leaveHost,
 	} {
-		if err := step(v); err != nil {
+		if err := step(); err != nil {
 			return fmt.Errorf("build the view: %w", err)
 		}
 	}
 	return syscall.Fchdir(here)
 }
 
+// builder carries a view through its steps.
+type builder struct {
+	launch.View
+	thawed []string // folders that are read-only in the end, and memory now
+}
+
 // hostTops assembles the new root: the host's top folders, read-only with all
 // that is mounted below them.
-func hostTops(v launch.View) error {
+func (b *builder) hostTops() error {
 	if err := mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	if err := mount("tmpfs", v.Root, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "mode=755,size="+rootSize); err != nil {
+	if err := mount("tmpfs", b.Root, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "mode=755,size="+rootSize); err != nil {
 		return err
 	}
 	// Unbindable, or binding the folder it lies in would bind it into itself.
-	if err := mount("", v.Root, "", syscall.MS_UNBINDABLE, ""); err != nil {
+	if err := mount("", b.Root, "", syscall.MS_UNBINDABLE, ""); err != nil {
 		return err
 	}
 	tops, err := os.ReadDir("/")
@@ -73,7 +80,7 @@ func hostTops(v launch.View) error {
 		return err
 	}
 	for _, top := range tops {
-		from, to := "/"+top.Name(), filepath.Join(v.Root, top.Name())
+		from, to := "/"+top.Name(), filepath.Join(b.Root, top.Name())
 		switch {
 		case ownTops[top.Name()]:
 		case top.IsDir():
@@ -90,10 +97,10 @@ func hostTops(v launch.View) error {
 		}
 	}
 	// All of it at once, and then the root itself open again.
-	if err := setAttr(v.Root, attrReadOnly|attrNoSUID|attrNoDev, 0, true); err != nil {
+	if err := setAttr(b.Root, attrReadOnly|attrNoSUID|attrNoDev, 0, true); err != nil {
 		return err
 	}
-	return setAttr(v.Root, 0, attrReadOnly, false)
+	return setAttr(b.Root, 0, attrReadOnly, false)
 }
 
 func copyLink(from, to string) error {
@@ -105,12 +112,12 @@ func copyLink(from, to string) error {
 }
 
 // changeRoot makes the new root the root, with the host's at oldRoot.
-func changeRoot(v launch.View) error {
-	old := v.Root + oldRoot
+func (b *builder) changeRoot() error {
+	old := b.Root + oldRoot
 	if err := os.Mkdir(old, 0o700); err != nil {
 		return err
 	}
-	if err := syscall.PivotRoot(v.Root, old); err != nil {
+	if err := syscall.PivotRoot(b.Root, old); err != nil {
 		return os.NewSyscallError("pivot_root", err)
 	}
 	if err := os.Chdir("/"); err != nil {
@@ -128,7 +135,7 @@ func changeRoot(v launch.View) error {
 }
 
 // leaveHost lets go of the host's root. What was bound from it stays.
-func leaveHost(launch.View) error {
+func (b *builder) leaveHost() error {
 	if err := syscall.Unmount(oldRoot, syscall.MNT_DETACH); err != nil {
 		return os.NewSyscallError("umount", err)
 	}
@@ -136,8 +143,8 @@ func leaveHost(launch.View) error {
 }
 
 // mask lays an empty folder over each host folder that must not be seen.
-func mask(v launch.View) error {
-	for _, dir := range v.Masked {
+func (b *builder) mask() error {
+	for _, dir := range b.Masked {
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 			continue // it is not in the view at all
 		}
@@ -149,18 +156,23 @@ func mask(v launch.View) error {
 }
 
 // mounts makes what the pod asks for, in order.
-func mounts(v launch.View) error {
-	for _, m := range v.Mounts {
-		if err := mountOne(m); err != nil {
+func (b *builder) mounts() error {
+	for _, m := range b.Mounts {
+		if err := b.mountOne(m); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Path, err)
+		}
+	}
+	for _, dir := range b.thawed {
+		if err := setAttr(dir, attrReadOnly, 0, false); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func mountOne(m launch.ViewMount) error {
+func (b *builder) mountOne(m launch.ViewMount) error {
 	if m.Memory {
-		if err := makeTarget(m.Path, true); err != nil {
+		if err := b.makeTarget(m.Path, true); err != nil {
 			return err
 		}
 		options := "mode=1777"
@@ -174,7 +186,7 @@ func mountOne(m launch.ViewMount) error {
 	if err != nil {
 		return fmt.Errorf("%s is not on this machine: %w", m.HostPath, errors.Unwrap(err))
 	}
-	if err := makeTarget(m.Path, info.IsDir()); err != nil {
+	if err := b.makeTarget(m.Path, info.IsDir()); err != nil {
 		return err
 	}
 	if m.Layer != "" && mountLayer(from, m) == nil {
@@ -206,7 +218,7 @@ func mountLayer(from string, m launch.ViewMount) error {
 }
 
 // makeTarget makes the folder or the empty file that a mount will cover.
-func makeTarget(path string, dir bool) error {
+func (b *builder) makeTarget(path string, dir bool) error {
 	info, err := os.Stat(path)
 	if err == nil {
 		if info.IsDir() != dir {
@@ -230,15 +242,15 @@ func makeTarget(path string, dir bool) error {
 		}
 		parent = filepath.Dir(parent)
 	}
-	if err := thaw(parent); err != nil {
+	if err := b.thaw(parent); err != nil {
 		return err
 	}
-	return makeTarget(path, dir)
+	return b.makeTarget(path, dir)
 }
 
 // thaw replaces a read-only folder by one in memory with the same entries, so
 // that a mount point can be made in it and the host's stays as it is.
-func thaw(dir string) error {
+func (b *builder) thaw(dir string) error {
 	const aside = "/.thaw"
 	if err := os.Mkdir(aside, 0o700); err != nil {
 		return err
@@ -248,6 +260,7 @@ func thaw(dir string) error {
 		return err
 	}
 	defer syscall.Unmount(aside, syscall.MNT_DETACH) //nolint:errcheck // As above.
+	b.thawed = append(b.thawed, dir)
 	entries, err := os.ReadDir(aside)
 	if err != nil {
 		return err
@@ -259,7 +272,7 @@ func thaw(dir string) error {
 		from, to := aside+"/"+e.Name(), filepath.Join(dir, e.Name())
 		if e.Type() == fs.ModeSymlink {
 			err = copyLink(from, to)
-		} else if err = makeTarget(to, e.IsDir()); err == nil {
+		} else if err = b.makeTarget(to, e.IsDir()); err == nil {
 			err = mount(from, to, "", syscall.MS_BIND|syscall.MS_REC, "")
 		}
 		if err != nil {

@@ -9,13 +9,11 @@ import (
 	"strconv"
 	"syscall"
 	"unsafe"
-
-	"github.com/skiff-ml/skiff/runtime/launch"
 )
 
-// mountProc mounts a fresh /proc. Where root inside is root outside, what a
+// proc mounts a fresh /proc. Where root inside is root outside, what a
 // write could change for the whole machine, or what tells too much, is closed.
-func mountProc(launch.View) error {
+func (b *builder) proc() error {
 	if err := mount("proc", "/proc", "proc", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, ""); err != nil {
 		return err
 	}
@@ -69,8 +67,8 @@ var devices = []device{
 // defaultShm is what engines give where nothing is said.
 const defaultShm = 64 << 20
 
-// mountDev makes a /dev that holds the harmless devices and those asked for.
-func mountDev(v launch.View) error {
+// dev makes a /dev that holds the harmless devices and those asked for.
+func (b *builder) dev() error {
 	if err := mount("tmpfs", "/dev", "tmpfs", syscall.MS_NOSUID, "mode=755,size=64k"); err != nil {
 		return err
 	}
@@ -79,7 +77,7 @@ func mountDev(v launch.View) error {
 			return fmt.Errorf("make /dev/%s: %w", d.name, err)
 		}
 	}
-	for _, path := range v.Devices {
+	for _, path := range b.Devices {
 		if err := bindDevice(path); err != nil {
 			return fmt.Errorf("give device %s: %w", path, err)
 		}
@@ -101,7 +99,7 @@ func mountDev(v launch.View) error {
 		"newinstance,ptmxmode=0666,mode=0620"); err != nil {
 		return err
 	}
-	shm := v.ShmBytes
+	shm := b.ShmBytes
 	if shm <= 0 {
 		shm = defaultShm
 	}

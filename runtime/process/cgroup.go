@@ -75,7 +75,7 @@ func findUnified(mount, own, leaf string) (*groups, error) {
 		if err := os.Mkdir(daemon, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // As the kernel's own.
 			return nil, fmt.Errorf("control groups (version 2): %w; run the daemon with Delegate=yes", err)
 		}
-		if err := os.WriteFile(filepath.Join(daemon, "cgroup.procs"), []byte("0"), 0); err != nil {
+		if err := control(filepath.Join(daemon, "cgroup.procs"), "0"); err != nil {
 			return nil, fmt.Errorf("control groups (version 2): %w; run the daemon with Delegate=yes", err)
 		}
 	}
@@ -84,7 +84,7 @@ func findUnified(mount, own, leaf string) (*groups, error) {
 		return nil, fmt.Errorf("control groups (version 2): %w", err)
 	}
 	for _, dir := range []string{top, filepath.Dir(base), base} {
-		err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+memory +pids +cpu"), 0)
+		err := control(filepath.Join(dir, "cgroup.subtree_control"), "+memory +pids +cpu")
 		if err != nil {
 			return nil, fmt.Errorf("control groups (version 2): %w", err)
 		}
@@ -137,13 +137,26 @@ func makeGroups(dirs []string, r runtime.Resources) error {
 			if !l.wanted || !strings.HasPrefix(l.file, controllerOf(dir, l.file)) {
 				continue
 			}
-			err := os.WriteFile(filepath.Join(dir, l.file), []byte(l.value), 0)
+			err := control(filepath.Join(dir, l.file), l.value)
 			if err != nil && !l.optional && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("limit %s to %s: %w", l.file, l.value, err)
 			}
 		}
 	}
 	return nil
+}
+
+// control writes a setting that the kernel has a file for.
+func control(path, value string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	if err2 := f.Close(); err == nil {
+		err = err2
+	}
+	return err
 }
 
 // controllerOf is the prefix of the files that a group's folder can hold: its

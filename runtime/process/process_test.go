@@ -16,14 +16,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// stateDir is a state folder outside /tmp, where a daemon's would be: /tmp is
-// hidden from containers by itself.
-func stateDir(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	return dir
-}
-
 func open(t *testing.T, cfg process.Config) *process.Backend {
 	t.Helper()
 	b, err := process.New(cfg)
@@ -53,7 +45,7 @@ func TestConformance(t *testing.T) {
 }
 
 func harness(t *testing.T, cfg process.Config) *runtimetest.Harness {
-	cfg.StateDir = stateDir(t)
+	cfg.StateDir = t.TempDir()
 	cfg.LauncherPath = launchtest.Build(t)
 	b := open(t, cfg)
 	return &runtimetest.Harness{
@@ -73,7 +65,7 @@ func harness(t *testing.T, cfg process.Config) *runtimetest.Harness {
 			return b
 		},
 		Image: "alpine:3.20", UnknownImage: "example.com/team/trainer:7", Processes: true,
-		Users:          os.Geteuid() == 0,
+		Users:          os.Geteuid() == 0 && cfg.Level != process.LevelProcess,
 		SignalLauncher: func(t *testing.T, id string, sig syscall.Signal) { signalLauncher(t, cfg.StateDir, id, sig) },
 	}
 }

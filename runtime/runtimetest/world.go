@@ -101,6 +101,7 @@ func testMounts(f *fixture) {
 	s := f.spec()
 	input := f.TempDir()
 	f.check("write", os.WriteFile(filepath.Join(input, "x"), []byte("input"), 0o644))
+	f.check("mkdir", os.Mkdir(filepath.Join(input, "out"), 0o755))
 	f.check("chmod", os.Chmod(input, 0o755))
 	s.Mounts = append(s.Mounts,
 		runtime.Mount{HostPath: input, Path: "/minio", ReadOnly: true},
@@ -184,7 +185,7 @@ func testStopGrace(f *fixture) {
 	if c, _ := f.find(id); c.Exit == nil || c.Exit.ExitCode != 3 || c.Exit.Reason != launch.ReasonStopped {
 		f.Errorf("got %+v", c.Exit)
 	}
-	if got, _ := f.log(s, host.LogOptions{}); got != "up\nending\n" {
+	if got, _ := f.log(s, host.LogOptions{Streams: []string{"stdout"}}); got != "up\nending\n" {
 		f.Errorf("the log is %q", got)
 	}
 
