@@ -245,7 +245,7 @@ func TestPublicIndex(t *testing.T) {
 		"| e.yaml | basic | 1/1 | offline: dev python image | `{}` | FAILED (repo e2e) |\n" +
 		"| f.yaml, g.yaml | upload validation | - | - | - | upload refused |\n"
 	files := map[string]string{"INDEX.md": index}
-	for _, name := range strings.Fields("a b c d e f g") {
+	for name := range strings.FieldsSeq("a b c d e f g") {
 		files[name+".yaml"] = ""
 	}
 	for name, text := range files {
