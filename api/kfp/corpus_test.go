@@ -47,6 +47,14 @@ func TestCorpusLoads(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			problems := Validate(pkg, Checks{})
+			if strings.HasSuffix(file, "no_name.yaml") {
+				if len(problems) != 1 || problems[0].Field != "pipelineInfo.name" || problems[0].Line != 16 {
+					t.Errorf("got %v, want the missing name alone", problems)
+				}
+			} else if len(problems) > 0 {
+				t.Errorf("refused: %v", problems)
+			}
 			spec, platform, err := pkg.Canonical()
 			if err != nil {
 				t.Fatal(err)
@@ -62,7 +70,6 @@ func TestCorpusLoads(t *testing.T) {
 			if string(spec) != string(spec2) || string(platform) != string(platform2) {
 				t.Error("the canonical form changes when it is read back")
 			}
-			t.Log(len(data), structure(data))
 		})
 	}
 }

@@ -12,6 +12,9 @@ type Limits struct {
 	MaxEntries int
 	// MaxIterations bounds the items of one loop.
 	MaxIterations int
+	// MaxTasks bounds the tasks that a run is known to have beforehand: those
+	// written out, times the passes of the loops around them.
+	MaxTasks int64
 	// MaxProblems bounds how many problems of one document are reported.
 	MaxProblems int
 }
@@ -31,6 +34,9 @@ const (
 	DefaultMaxEntries = 1000
 	// DefaultMaxIterations is the size of loop that the engine is built for.
 	DefaultMaxIterations = 10_000
+	// DefaultMaxTasks is a week of work at two tasks a second, and 2 GB of
+	// state; a pipeline that asks for more has made a mistake.
+	DefaultMaxTasks = 1_000_000
 	// DefaultMaxProblems is more than anybody reads at once.
 	DefaultMaxProblems = 50
 )
@@ -51,6 +57,9 @@ func (l Limits) WithDefaults() Limits {
 	}
 	if l.MaxIterations <= 0 {
 		l.MaxIterations = DefaultMaxIterations
+	}
+	if l.MaxTasks <= 0 {
+		l.MaxTasks = DefaultMaxTasks
 	}
 	if l.MaxProblems <= 0 {
 		l.MaxProblems = DefaultMaxProblems
