@@ -109,3 +109,6 @@ type Version struct {
 	// API is the negotiated version of its interface ("1.41").
 	API string
 }
+
+// NetworkMode names the network of a container.
+type NetworkMode = container.NetworkMode

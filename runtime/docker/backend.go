@@ -1,0 +1,601 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"time"
+
+	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/runtime"
+	"github.com/skiff-ml/skiff/runtime/docker/dockerapi"
+	"github.com/skiff-ml/skiff/runtime/docker/policy"
+	"github.com/skiff-ml/skiff/runtime/launch"
+	"github.com/skiff-ml/skiff/runtime/launch/host"
+)
+
+var _ runtime.Backend = (*Backend)(nil)
+
+// Name is what Backend.Name returns.
+const Name = "docker"
+
+const (
+	// launcherPatience is how long a launcher may take from the start of its
+	// container until it listens, on a machine that is busy with something else.
+	launcherPatience = 30 * time.Second
+	// stopMargin is what a launcher gets beyond the command's grace, to end and
+	// reap everything and to write its record, before the engine kills it.
+	stopMargin = 10 * time.Second
+	// adoptPatience bounds the pauses in which a name that is taken by nothing
+	// yet is asked for again: about five seconds in all.
+	adoptPatience = 2 * time.Second
+	// teardown is how long an engine may take to notice that a container ended.
+	teardown = 30 * time.Second
+)
+
+// Backend is a runtime.Backend over one Docker engine. Make it with New; Close
+// it when nothing uses it any more. Containers go on without it.
+type Backend struct {
+	cfg    Config
+	api    dockerapi.API
+	host   *host.Host
+	bundle string // the trust bundle's path on this machine, "" for none
+	images *images
+	nets   *networks
+	starts chan struct{}
+
+	mu     sync.Mutex
+	engine *engine              // nil until the engine answered, and after it was lost
+	metas  map[string]meta      // by container id
+	gone   map[string]time.Time // containers that this daemon removes or has just removed
+	groups map[string]group     // control groups, by container id
+	// watchers hear of what the engine has no event for.
+	watchers map[*watcher]struct{}
+	naming   map[string]*naming // names that are being given
+}
+
+// engine is what was learnt of the engine since it was last reached.
+type engine struct {
+	info  dockerapi.Info
+	api   string
+	gpu   gpuPath
+	notes []string
+	rules policy.Rules
+	// limits are what the engine may raise.
+	limits engineLimits
+}
+
+// meta is what never changes of a container.
+type meta struct {
+	id, name, control string
+	// user is whom the command runs as, "" for root; devices whether it was
+	// granted any.
+	user    string
+	devices bool
+	labels  map[string]string
+}
+
+// metaOfLabels reads a container's labels.
+func metaOfLabels(id, name string, labels map[string]string) meta {
+	return meta{
+		id: id, name: name, labels: labels,
+		control: labels[labelControl], user: labels[labelUser], devices: labels[labelDevices] != "",
+	}
+}
+
+// New returns a backend over the engine that cfg names. The engine need not be
+// up: calls say runtime.ErrUnavailable until it is.
+func New(cfg Config) (*Backend, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	api, err := dockerapi.New(cfg.Host)
+	if err != nil {
+		return nil, err
+	}
+	return newBackend(cfg, api)
+}
+
+// newBackend is New with another way to the engine.
+func newBackend(cfg Config, api dockerapi.API) (*Backend, error) {
+	bundle := ""
+	if cfg.ContainerCA != "" {
+		var err error
+		if bundle, err = writeBundle(cfg.StateDir, cfg.ContainerCA); err != nil {
+			return nil, err
+		}
+	}
+	return &Backend{
+		cfg: cfg, api: api, host: host.New(), bundle: bundle,
+		images: newImages(api, cfg.DockerConfig),
+		nets:   &networks{api: api, have: map[string]bool{}},
+		starts: make(chan struct{}, cfg.MaxStarts),
+		metas:  map[string]meta{}, gone: map[string]time.Time{}, groups: map[string]group{},
+		watchers: map[*watcher]struct{}{}, naming: map[string]*naming{},
+	}, nil
+}
+
+// Close frees what the backend holds on this machine.
+func (b *Backend) Close() error { return errors.Join(b.host.Close(), b.api.Close()) }
+
+// Name is "docker".
+func (b *Backend) Name() string { return Name }
+
+// reach returns what is known of the engine, and asks where that is nothing.
+func (b *Backend) reach(ctx context.Context) (*engine, error) {
+	b.mu.Lock()
+	e := b.engine
+	b.mu.Unlock()
+	if e != nil {
+		return e, nil
+	}
+	v, err := b.api.Connect(ctx)
+	if err != nil {
+		return nil, b.engineError("reach the engine", err)
+	}
+	info, err := b.api.Info(ctx)
+	if err != nil {
+		return nil, b.engineError("reach the engine", err)
+	}
+	e = &engine{info: info, api: v.API, limits: readEngineLimits()}
+	e.gpu, e.notes = probeGPU(info, v.API).choose()
+	var files []string
+	if b.bundle != "" {
+		files = []string{b.bundle}
+	}
+	e.rules = b.cfg.rules(files, info.DockerRootDir)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.engine = e
+	return e, nil
+}
+
+// lostEngine forgets what was learnt: the engine that comes back may be another.
+func (b *Backend) lostEngine() {
+	b.mu.Lock()
+	b.engine = nil
+	b.mu.Unlock()
+	b.nets.forget()
+}
+
+// engineError classes an error of the engine once, for all callers.
+func (b *Backend) engineError(doing string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case dockerapi.IsUnavailable(err):
+		return fmt.Errorf("%s: %w: %s: %w", doing, runtime.ErrUnavailable, b.cfg.Host, err)
+	case dockerapi.IsNotFound(err):
+		return fmt.Errorf("%s: %w: %w", doing, runtime.ErrNotFound, err)
+	default:
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+}
+
+// Create makes the container, or adopts the one of that name and specification.
+func (b *Backend) Create(ctx context.Context, spec runtime.ContainerSpec) (string, error) {
+	if err := checkSpec(spec); err != nil {
+		return "", err
+	}
+	doing := "create container " + spec.Name
+	unlock, err := b.lockName(ctx, spec.Name)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	e, err := b.reach(ctx)
+	if err != nil {
+		return "", err
+	}
+	network := networkNone
+	if spec.Network != networkNone {
+		if network, err = b.nets.ensure(ctx, spec.Namespace); err != nil {
+			return "", b.engineError(doing, err)
+		}
+	}
+	if err := host.Prepare(spec.PodDir, spec.Container, launch.Config{Container: spec.Name, Log: spec.Log}); err != nil {
+		return "", fmt.Errorf("%s: %w", doing, err)
+	}
+	m := machine{
+		cpus: e.info.NCPU, memory: e.info.MemTotal, gpu: e.gpu, hooked: e.info.DefaultRuntime == nvidiaRuntime,
+		limits: e.limits,
+	}
+	c, err := b.build(spec, m, network, e.rules)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", doing, err)
+	}
+	if err := e.rules.Check(c.host, c.config, c.grant); err != nil {
+		return "", fmt.Errorf("%s: %w", doing, err)
+	}
+	return b.createOrAdopt(ctx, spec, c)
+}
+
+// createOrAdopt: a name that another daemon, or a call of this one whose answer
+// was lost, is just giving is taken before the container can be looked at.
+func (b *Backend) createOrAdopt(ctx context.Context, spec runtime.ContainerSpec, c built) (string, error) {
+	doing := "create container " + spec.Name
+	for pause := 10 * time.Millisecond; ; pause *= 2 {
+		id, err := b.api.ContainerCreate(ctx, spec.Name, c.config, c.host)
+		switch {
+		case err == nil:
+			b.remember(metaOfLabels(id, spec.Name, c.config.Labels))
+			return id, nil
+		case dockerapi.IsNotFound(err):
+			return "", fmt.Errorf("%s: %w: %w", doing, runtime.ErrImageUnavailable, err)
+		case !dockerapi.IsConflict(err):
+			return "", b.engineError(doing, err)
+		}
+		id, err = b.adopt(ctx, spec, c.config.Labels)
+		if !errors.Is(err, runtime.ErrNotFound) || pause > adoptPatience {
+			return id, err
+		}
+		timer := time.NewTimer(pause) // The engine has no event for a name that is reserved.
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return "", context.Cause(ctx)
+		case <-timer.C:
+		}
+	}
+}
+
+// naming makes calls for one name take turns.
+type naming struct {
+	turn  chan struct{}
+	users int
+}
+
+// lockName waits for the name's turn.
+func (b *Backend) lockName(ctx context.Context, name string) (unlock func(), err error) {
+	b.mu.Lock()
+	n := b.naming[name]
+	if n == nil {
+		n = &naming{turn: make(chan struct{}, 1)}
+		b.naming[name] = n
+	}
+	n.users++
+	b.mu.Unlock()
+	leave := func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if n.users--; n.users == 0 {
+			delete(b.naming, name)
+		}
+	}
+	select {
+	case n.turn <- struct{}{}:
+		return func() { <-n.turn; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, context.Cause(ctx)
+	}
+}
+
+// adopt takes over the container that has the name already.
+func (b *Backend) adopt(ctx context.Context, spec runtime.ContainerSpec, want map[string]string) (string, error) {
+	doing := "adopt container " + spec.Name
+	have, err := b.api.ContainerInspect(ctx, spec.Name)
+	if err != nil {
+		return "", b.engineError(doing, err)
+	}
+	for _, l := range []string{core.LabelStore, core.LabelPodUID, labelSpec, labelControl} {
+		if have.Config.Labels[l] != want[l] {
+			return "", fmt.Errorf("%s: %w: its label %s is %q and not %q", doing, runtime.ErrConflict, l, have.Config.Labels[l], want[l])
+		}
+	}
+	b.remember(metaOf(have))
+	return have.ID, nil
+}
+
+// Start starts a created container.
+func (b *Backend) Start(ctx context.Context, id string) error {
+	select {
+	case b.starts <- struct{}{}:
+		defer func() { <-b.starts }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	c, err := b.api.ContainerInspect(ctx, id)
+	if err != nil {
+		return b.engineError("start container "+short(id), err)
+	}
+	m := metaOf(c)
+	b.remember(m)
+	doing := "start container " + m.name
+	switch {
+	case c.State.Running && b.hasEnded(m):
+		return fmt.Errorf("%s: %w", doing, runtime.ErrExited)
+	case c.State.Running:
+		return b.verifyMounts(ctx, c) // the daemon may have died right after the start
+	case c.State.Status != dockerapi.StateCreated || cannotRun(c) != nil:
+		return fmt.Errorf("%s: %w", doing, runtime.ErrExited)
+	}
+	err = b.api.ContainerStart(ctx, id)
+	if dockerapi.IsNotFound(err) && isNetworkError(err) {
+		// Somebody removed the network since the container was created.
+		b.nets.forget()
+		if _, err2 := b.nets.ensure(ctx, namespaceOf(string(c.HostConfig.NetworkMode))); err2 != nil {
+			return b.engineError(doing, err2)
+		}
+		err = b.api.ContainerStart(ctx, id)
+	}
+	if err != nil && !dockerapi.IsNotModified(err) {
+		b.poke(id)
+		return b.engineError(doing, err)
+	}
+	return b.verifyMounts(ctx, c)
+}
+
+// Launch hands the launcher its command.
+func (b *Backend) Launch(ctx context.Context, id string, cmd launch.Command) error {
+	m, err := b.meta(ctx, id)
+	if err != nil {
+		return err
+	}
+	doing := fmt.Sprintf("launch in container %s", m.name)
+	if cmd.User == "" {
+		cmd.User = m.user
+	}
+	cmd.Env = onlyGranted(cmd.Env, m.devices)
+	wait, cancel := context.WithTimeoutCause(ctx, launcherPatience, errLauncherSilent)
+	defer cancel()
+	err = b.host.Launch(wait, m.control, cmd)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, host.ErrOtherCommand):
+		return fmt.Errorf("%s: %w: %w", doing, runtime.ErrConflict, err)
+	case errors.Is(err, host.ErrNoLauncher), errors.Is(err, host.ErrLost):
+		return fmt.Errorf("%s: %w: %w", doing, runtime.ErrExited, err)
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%s: %w: %w", doing, runtime.ErrNotFound, err)
+	case errors.Is(err, errLauncherSilent):
+		return b.silent(ctx, m, err)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+var errLauncherSilent = errors.New("its launcher did not come up")
+
+// silent says why a launcher did not answer.
+func (b *Backend) silent(ctx context.Context, m meta, err error) error {
+	c, err2 := b.api.ContainerInspect(ctx, m.id)
+	switch {
+	case err2 != nil:
+		return b.engineError("launch in container "+m.name, err2)
+	case c.State.Status == dockerapi.StateCreated:
+		return fmt.Errorf("launch in container %s: it has not been started: %w", m.name, err)
+	case !c.State.Running:
+		return fmt.Errorf("launch in container %s: %w: %w", m.name, runtime.ErrExited, err)
+	}
+	return fmt.Errorf("launch in container %s: %w", m.name, err)
+}
+
+// Stop asks the command to end, then ends everything, and returns when nothing
+// of the container runs any more.
+func (b *Backend) Stop(ctx context.Context, id string, grace time.Duration) error {
+	m, err := b.meta(ctx, id)
+	if errors.Is(err, runtime.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	life, err := host.ReadLife(m.control)
+	switch {
+	case err != nil:
+		return fmt.Errorf("stop container %s: %w", m.name, err)
+	case life == host.Dead:
+		return nil
+	case life == host.Unborn:
+		// Never started, or just coming up.
+		if up, err := b.isUp(ctx, m); err != nil || !up {
+			return err
+		}
+	}
+	// The launcher does it, whether the engine answers or not.
+	polite, cancel := context.WithTimeout(ctx, grace+stopMargin)
+	defer cancel()
+	err = b.host.Stop(polite, m.control, grace)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if life, err2 := host.ReadLife(m.control); err == nil && err2 == nil && life == host.Dead {
+		return nil
+	}
+	return b.kill(ctx, m)
+}
+
+// isUp asks the engine whether a container runs.
+func (b *Backend) isUp(ctx context.Context, m meta) (bool, error) {
+	c, err := b.api.ContainerInspect(ctx, m.id)
+	if dockerapi.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, b.engineError("stop container "+m.name, err)
+	}
+	return c.State.Running, nil
+}
+
+// kill ends a container whose launcher does not end by itself.
+func (b *Backend) kill(ctx context.Context, m meta) error {
+	doing := "stop container " + m.name
+	if up, err := b.isUp(ctx, m); err != nil || !up {
+		return err
+	}
+	b.cfg.Logger.Warn("container did not end by itself, killing it", "container", m.name)
+	if err := b.api.ContainerKill(ctx, m.id, "SIGKILL"); err != nil && !dockerapi.IsNotFound(err) && !dockerapi.IsConflict(err) {
+		return b.engineError(doing, err)
+	}
+	if err := b.api.ContainerWait(ctx, m.id); err != nil && !dockerapi.IsNotFound(err) {
+		return b.engineError(doing, err)
+	}
+	return nil
+}
+
+// Remove forgets a container that does not run.
+func (b *Backend) Remove(ctx context.Context, id string) error {
+	doing := "remove container " + short(id)
+	c, err := b.api.ContainerInspect(ctx, id)
+	if dockerapi.IsNotFound(err) {
+		b.forget(id)
+		return nil
+	}
+	if err != nil {
+		return b.engineError(doing, err)
+	}
+	m := metaOf(c)
+	if c.State.Running {
+		if err := b.awaitEnd(ctx, m); err != nil {
+			return err
+		}
+	}
+	b.setGone(c.ID, true)
+	err = b.api.ContainerRemove(ctx, id, true)
+	if err != nil && !dockerapi.IsNotFound(err) && !removalUnderWay(err) {
+		b.setGone(c.ID, false)
+		return b.engineError(doing, err)
+	}
+	b.forget(c.ID)
+	return nil
+}
+
+// hasEnded says that the launcher has ended, or is about to: its record is
+// there. The engine notices later.
+func (b *Backend) hasEnded(m meta) bool {
+	if _, recorded, err := host.ReadExit(m.control); err == nil && recorded {
+		return true
+	}
+	life, err := host.ReadLife(m.control)
+	return err == nil && life == host.Dead
+}
+
+// awaitEnd waits for an engine that is only late.
+func (b *Backend) awaitEnd(ctx context.Context, m meta) error {
+	if !b.hasEnded(m) {
+		return fmt.Errorf("remove container %s: it still runs; stop it first", m.name)
+	}
+	wait, cancel := context.WithTimeout(ctx, teardown)
+	defer cancel()
+	if err := b.api.ContainerWait(wait, m.id); err != nil && !dockerapi.IsNotFound(err) {
+		return b.engineError("remove container "+m.name, err)
+	}
+	return nil
+}
+
+// keepGone is how long a removed container is remembered as such: an answer of
+// the engine from before its removal may still be under way.
+const keepGone = 5 * time.Minute
+
+// setGone notes that a container's end is this daemon's doing.
+func (b *Backend) setGone(id string, removed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !removed {
+		delete(b.gone, id)
+		return
+	}
+	b.gone[id] = time.Now()
+	for w := range b.watchers {
+		w.drop(id)
+	}
+	if len(b.gone) > 1000 {
+		for old, at := range b.gone {
+			if time.Since(at) > keepGone {
+				delete(b.gone, old)
+			}
+		}
+	}
+}
+
+func (b *Backend) isGone(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, gone := b.gone[id]
+	return gone
+}
+
+// poke makes every watcher look at a container again.
+func (b *Backend) poke(id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for w := range b.watchers {
+		w.poke(id)
+	}
+}
+
+var volumeName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
+
+// EnsureVolume makes the folder behind a claim, open to any user inside: it
+// lies below folders that only the daemon can enter.
+func (b *Backend) EnsureVolume(_ context.Context, namespace, name string) (string, error) {
+	for _, n := range []string{namespace, name} {
+		if !volumeName.MatchString(n) {
+			return "", fmt.Errorf("make volume %s/%s: %q is not a name of lower-case letters, digits, '-' and '.'", namespace, name, n)
+		}
+	}
+	parent := b.cfg.volumeDir(namespace)
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return "", fmt.Errorf("make volume %s/%s: %w", namespace, name, err)
+	}
+	dir := filepath.Join(parent, name)
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, os.ErrExist) {
+		return dir, nil
+	}
+	if err == nil {
+		err = os.Chmod(dir, 0o777) //nolint:gosec // See above; and the umask does not count.
+	}
+	if err != nil {
+		return "", fmt.Errorf("make volume %s/%s: %w", namespace, name, err)
+	}
+	return dir, nil
+}
+
+// remember keeps what a container's labels say.
+func (b *Backend) remember(m meta) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.metas[m.id] = m
+}
+
+func (b *Backend) forget(id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.metas, id)
+	delete(b.groups, id)
+}
+
+// meta finds what never changes of a container of this store.
+func (b *Backend) meta(ctx context.Context, id string) (meta, error) {
+	b.mu.Lock()
+	m, ok := b.metas[id]
+	b.mu.Unlock()
+	if ok {
+		return m, nil
+	}
+	c, err := b.api.ContainerInspect(ctx, id)
+	if err != nil {
+		return meta{}, b.engineError("find container "+short(id), err)
+	}
+	m = metaOf(c)
+	if m.labels[core.LabelStore] != b.cfg.StoreID {
+		return meta{}, fmt.Errorf("find container %s: %w in this store", short(id), runtime.ErrNotFound)
+	}
+	b.remember(m)
+	return m, nil
+}
+
+// short is an id as the docker command shows it.
+func short(id string) string {
+	if len(id) > 12 {
+		return id[:12]
+	}
+	return id
+}

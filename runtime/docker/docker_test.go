@@ -1,0 +1,135 @@
+//go:build docker
+
+package docker_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/runtime"
+	"github.com/skiff-ml/skiff/runtime/docker"
+	"github.com/skiff-ml/skiff/runtime/docker/dockerapi"
+	"github.com/skiff-ml/skiff/runtime/launch/launchtest"
+	"github.com/skiff-ml/skiff/runtime/runtimetest"
+)
+
+const (
+	busybox = "skiffdev/busybox:1"
+	python  = "skiffdev/python:3.11"
+	// labelTest marks all that a test makes; only what carries it is removed.
+	labelTest = "skiff.test"
+)
+
+// rig is one engine with a store of its own.
+type rig struct {
+	*testing.T
+	cfg docker.Config
+	api dockerapi.API
+	b   *docker.Backend
+}
+
+// newRig makes a backend over the engine at host; empty means the machine's.
+func newRig(t *testing.T, host string, change func(*docker.Config)) *rig {
+	t.Helper()
+	id := uuid.NewString()[:13]
+	state := t.TempDir()
+	if host == "" {
+		host = docker.DefaultHost
+	}
+	api, err := dockerapi.New(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{T: t, api: api, cfg: docker.Config{
+		Host: host, StateDir: state, StoreID: "test-" + id, LauncherPath: launchtest.Build(t),
+		Logger: slog.New(slog.NewTextHandler(logWriter{t}, nil)), Labels: map[string]string{labelTest: id},
+		AllowedHostPaths: []docker.HostPath{{Path: os.TempDir()}},
+	}}
+	if change != nil {
+		change(&r.cfg)
+	}
+	r.restart()
+	t.Cleanup(r.cleanUp)
+	return r
+}
+
+// logWriter gives the backend's log to the test.
+type logWriter struct{ t *testing.T }
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// restart makes another backend on the same state, as a new daemon would.
+func (r *rig) restart() *docker.Backend {
+	r.Helper()
+	b, err := docker.New(r.cfg)
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			r.Errorf("close: %v", err)
+		}
+	})
+	r.b = b
+	return b
+}
+
+// cleanUp removes what carries the test's label.
+func (r *rig) cleanUp() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	list, err := r.api.ContainerList(ctx, labelTest+"="+r.cfg.Labels[labelTest])
+	if err != nil {
+		r.Logf("cannot list what the test left: %v", err)
+		return
+	}
+	for _, c := range list {
+		if err := r.api.ContainerRemove(ctx, c.ID, true); err != nil && !dockerapi.IsNotFound(err) {
+			r.Errorf("remove %s: %v", c.ID, err)
+		}
+	}
+	_ = r.api.Close() // Nothing is under way any more.
+}
+
+func (r *rig) podDir(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(r.cfg.StateDir, "pods", uuid.NewString())
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func (r *rig) signal(t *testing.T, id string, sig syscall.Signal) {
+	t.Helper()
+	if err := r.api.ContainerKill(t.Context(), id, fmt.Sprint(int(sig))); err != nil {
+		t.Fatalf("signal: %v", err)
+	}
+}
+
+func TestConformance(t *testing.T) {
+	runtimetest.Run(t, func(t *testing.T) *runtimetest.Harness {
+		r := newRig(t, "", nil)
+		return &runtimetest.Harness{
+			Backend: r.b, NewPodDir: r.podDir,
+			Restart: func(*testing.T) runtime.Backend { return r.restart() },
+			Image:   busybox, Python: python, UnknownImage: "skiffdev/there-is-no-such-image:0",
+			Processes: true, SignalLauncher: r.signal, Users: true, Timeout: time.Minute,
+		}
+	})
+}
+
+var _ = core.LabelStore
