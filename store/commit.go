@@ -82,8 +82,6 @@ func (s *Store) prepareRequest(ctx context.Context, r *request, attempt int) (fi
 	if attempt > maxAttempts {
 		return false, nil
 	}
-	s.preparing <- struct{}{}
-	defer func() { <-s.preparing }()
 	err = s.read(func(b buckets, revision uint64) error {
 		r.readAt = revision
 		r.changes, err = s.prepare(b.record, r.ops)

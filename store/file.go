@@ -19,6 +19,9 @@ import (
 // a file that outgrew its mapping, so the mapping is made large at once.
 const initialMmap = 4 << 30
 
+// smallestFile is two metas, a freelist and a root, of the smallest pages.
+const smallestFile = 4 * 4096
+
 // openBolt opens the file. Of another process's hold on it the error tells the
 // process. The file must exist: bbolt would take an empty one for a new one.
 func openBolt(path string, timeout time.Duration, readOnly bool) (db *bolt.DB, err error) {
@@ -26,8 +29,8 @@ func openBolt(path string, timeout time.Duration, readOnly bool) (db *bolt.DB, e
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	if info.Size() == 0 {
-		return nil, fmt.Errorf("open store %s: the file is empty: %w", path, ErrCorrupt)
+	if info.Size() < smallestFile {
+		return nil, fmt.Errorf("open store %s: the file has only %d bytes: %w", path, info.Size(), ErrCorrupt)
 	}
 	opts := &bolt.Options{
 		Timeout: timeout, ReadOnly: readOnly,

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"sort"
 	"sync"
@@ -31,8 +30,6 @@ type Store struct {
 	hub     *hub
 	recent  *recent // the committer's alone
 	state   state   // the committer's alone, as of the last commit
-
-	preparing chan struct{}
 
 	health  health
 	backups sync.Mutex // one backup at a time
@@ -76,8 +73,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, db: db, kinds: kinds,
-		recent:    newRecent(recentCapacity),
-		preparing: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
+		recent: newRecent(recentCapacity),
 	}
 	clean, err := s.load(ctx)
 	if err != nil {
