@@ -79,6 +79,8 @@ func (x *execution) uncacheable(n *node) string {
 	switch {
 	case x.run.Spec.DisableCache:
 		return "caching is off for this run"
+	case x.ir.DeploymentSpec.Executors[n.component.ExecutorLabel].Container == nil:
+		return "it is not a container"
 	case !n.spec.CachingOptions.EnableCache:
 		return "caching is off for this task"
 	case x.plat.Workspace() != nil:

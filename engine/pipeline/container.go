@@ -161,6 +161,9 @@ func (x *execution) podFor(n *node) (*core.Pod, error) {
 // newStep resolves a container task's executor input.
 func (x *execution) newStep(n *node) (*step, error) {
 	s := &step{n: n, container: x.ir.DeploymentSpec.Executors[n.component.ExecutorLabel].Container, platform: x.plat.Executor(n.component.ExecutorLabel)}
+	if s.container == nil {
+		return nil, fmt.Errorf("executor %q is not a container; nothing else can be run", n.component.ExecutorLabel)
+	}
 	uri := x.taskRoot(n)
 	var err error
 	if s.root, err = x.c.artifacts.Locate(x.run.Namespace, uri); err != nil {
