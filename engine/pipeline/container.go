@@ -146,7 +146,7 @@ func (x *execution) podFor(n *node) (*core.Pod, error) {
 			TerminationGracePeriodSeconds: &grace,
 			Priority:                      &x.run.Spec.Priority,
 			Containers:                    []core.Container{main},
-			Skiff:                         s.extension(x),
+			Skiff:                         s.extension(x, main.Command),
 		},
 	}
 	if err := x.mountArtifacts(pod, s); err != nil {
@@ -260,8 +260,10 @@ func (s *step) mainContainer(x *execution) (core.Container, error) {
 	if c.Resources, err = s.resources(); err != nil {
 		return c, fmt.Errorf("resources: %w", err)
 	}
+	quoted := *s.context
+	quoted.Quote = s.quote()
 	for _, variable := range s.container.Env {
-		value, err := expr.ResolveString(variable.Value, s.context)
+		value, err := expr.ResolveString(variable.Value, &quoted)
 		if err != nil {
 			return c, fmt.Errorf("env %s: %w", variable.Name, err)
 		}
@@ -273,10 +275,66 @@ func (s *step) mainContainer(x *execution) (core.Container, error) {
 	if c.Image, err = expr.ResolveString(s.container.Image, s.context); err != nil {
 		return c, fmt.Errorf("image: %w", err)
 	}
-	if c.Command, c.Args, err = expr.Resolve(s.container.Command, s.container.Args, s.context); err != nil {
+	if c.Command, c.Args, err = expr.Resolve(s.container.Command, s.container.Args, &quoted); err != nil {
 		return c, err
 	}
 	return c, nil
+}
+
+// quote keeps a pod's own expansion of $(NAME) to where the pipeline's author
+// refers to a variable of the component. Everything else, be it a value or a
+// dollar in a program's text, reaches the command as it is.
+func (s *step) quote() func(string, bool) string {
+	names := make([]string, len(s.container.Env))
+	for i, variable := range s.container.Env {
+		names[i] = variable.Name
+	}
+	return func(part string, literal bool) string {
+		if !strings.Contains(part, "$") {
+			return part
+		}
+		if !literal {
+			return strings.ReplaceAll(part, "$", "$$")
+		}
+		return quoteDollars(part, names)
+	}
+}
+
+// quoteDollars doubles each dollar of a text but those of $(NAME), and of the
+// escaped $$(NAME), for the names given.
+func quoteDollars(text string, names []string) string {
+	var b strings.Builder
+	for text != "" {
+		before, rest, found := strings.Cut(text, "$")
+		b.WriteString(before)
+		if !found {
+			break
+		}
+		reference := referenceAt(rest, names)
+		switch {
+		case reference != "":
+			b.WriteString("$" + reference)
+			rest = rest[len(reference):]
+		case strings.HasPrefix(rest, "$") && referenceAt(rest[1:], names) != "":
+			reference = referenceAt(rest[1:], names)
+			b.WriteString("$$" + reference)
+			rest = rest[1+len(reference):]
+		default:
+			b.WriteString("$$")
+		}
+		text = rest
+	}
+	return b.String()
+}
+
+// referenceAt is the "(NAME)" that text begins with, for one of the names.
+func referenceAt(text string, names []string) string {
+	for _, name := range names {
+		if reference := "(" + name + ")"; strings.HasPrefix(text, reference) {
+			return reference
+		}
+	}
+	return ""
 }
 
 // fillTaskConfig gives the component its task's own settings where it asks for
@@ -302,7 +360,7 @@ func (s *step) resources() (core.ResourceRequirements, error) {
 }
 
 // extension carries what the launcher does around the command.
-func (s *step) extension(x *execution) *core.PodExtension {
+func (s *step) extension(x *execution, command []string) *core.PodExtension {
 	ext := &core.PodExtension{InfrastructureRetries: s.n.restarts}
 	ext.Directories = append(ext.Directories, outputFolder)
 	ext.Outputs = append(ext.Outputs, core.OutputFile{Name: executorOutput, Path: s.input.Outputs.OutputFile})
@@ -327,7 +385,7 @@ func (s *step) extension(x *execution) *core.PodExtension {
 	}
 	slices.SortFunc(ext.Links, func(a, b core.Link) int { return strings.Compare(a.Path, b.Path) })
 	if !x.run.Spec.Verbatim {
-		ext.Environment = recognisePrelude(s.container)
+		ext.Environment = recognisePrelude(s.container.Command, command)
 	}
 	return ext
 }

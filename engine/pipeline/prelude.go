@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/skiff-ml/skiff/api/core"
-	"github.com/skiff-ml/skiff/api/kfp"
 )
 
 // The SDK compiles a lightweight component into
@@ -25,17 +24,19 @@ var (
 // runRest is how a prelude ends.
 const runRest = `"$0" "$@"`
 
-// recognisePrelude reads the package prelude of a container's command, or nil.
-func recognisePrelude(c *kfp.ContainerSpec) *core.Environment {
-	if len(c.Command) < 4 || c.Command[0] != "sh" || c.Command[1] != "-c" {
+// recognisePrelude reads the package prelude of a command as compiled, or nil.
+// resolved is the same command with its placeholders filled in; what stands
+// before the first of them is the same in both.
+func recognisePrelude(compiled, resolved []string) *core.Environment {
+	if len(compiled) < 4 || len(resolved) < 4 || compiled[0] != "sh" || compiled[1] != "-c" {
 		return nil
 	}
-	script := strings.TrimSpace(c.Command[2])
+	script := strings.TrimSpace(compiled[2])
 	end := strings.Index(script, "\nfi\n")
 	if end < 0 || !ensurePip.MatchString(script[:end+len("\nfi")]) {
 		return nil
 	}
-	env := &core.Environment{Command: c.Command[3:]}
+	env := &core.Environment{Command: resolved[3:]}
 	parts := strings.Split(strings.TrimSpace(script[end+len("\nfi\n"):]), " && ")
 	if len(parts) < 2 || parts[len(parts)-1] != runRest {
 		return nil

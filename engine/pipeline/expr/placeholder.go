@@ -28,6 +28,9 @@ type Context struct {
 	PipelineRoot, WorkspacePath    string
 	// ContainerPath is where an artifact's URI appears inside the container.
 	ContainerPath func(uri string) (string, error)
+	// Quote, where set, is applied to each part of a text: to what the pipeline's
+	// author wrote (literal) and to what took a placeholder's place.
+	Quote func(part string, literal bool) string
 }
 
 // Resolve replaces everything in a command line that is not literal: the
@@ -118,7 +121,7 @@ func (c *Context) present(name string) bool {
 // placeholder is data there and stays.
 func ResolveString(text string, ctx *Context) (string, error) {
 	if !strings.Contains(text, "{{$") {
-		return text, nil
+		return ctx.quote(text, true), nil
 	}
 	template := kfp.ParseTemplate(text)
 	for i, segment := range template {
@@ -173,19 +176,27 @@ func (c *Context) text(template kfp.Template) (string, error) {
 	var b strings.Builder
 	for _, segment := range template {
 		if segment.Placeholder == nil {
-			b.WriteString(segment.Literal)
+			b.WriteString(c.quote(segment.Literal, true))
 			continue
 		}
 		value, err := c.placeholder(segment.Placeholder)
-		if err != nil {
-			if !segment.Placeholder.InProgram {
-				return "", fmt.Errorf("placeholder %s: %w", segment.Placeholder.Text, err)
-			}
-			value = segment.Placeholder.Text
+		switch {
+		case err == nil:
+			b.WriteString(c.quote(value, false))
+		case segment.Placeholder.InProgram:
+			b.WriteString(c.quote(segment.Placeholder.Text, true))
+		default:
+			return "", fmt.Errorf("placeholder %s: %w", segment.Placeholder.Text, err)
 		}
-		b.WriteString(value)
 	}
 	return b.String(), nil
+}
+
+func (c *Context) quote(part string, literal bool) string {
+	if c.Quote == nil {
+		return part
+	}
+	return c.Quote(part, literal)
 }
 
 // null is what stands for an optional input without a value, as the SDK's own
