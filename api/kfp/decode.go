@@ -22,12 +22,11 @@ import (
 type decoder struct {
 	limits   Limits
 	problems problem.List
-	// more counts problems beyond the limit.
-	more int
 	// nodes and bytes count what was visited, the targets of aliases each time.
 	nodes int
 	bytes int64
-	// spent is set when the counts are over: nothing is decoded any further.
+	// spent is set when the counts are over, or when there are more problems
+	// than anybody reads: nothing is decoded any further.
 	spent bool
 	// open holds the anchors that are being expanded, against cycles.
 	open   map[*yaml.Node]bool
@@ -50,11 +49,8 @@ func (d *decoder) problem(at *place, node *yaml.Node, format string, args ...any
 	if node != nil {
 		p.Line, p.Column = node.Line, node.Column
 	}
-	if len(d.problems) >= d.limits.MaxProblems {
-		d.more++
-		return p
-	}
 	d.problems = append(d.problems, p)
+	d.spent = d.spent || len(d.problems) >= d.limits.MaxProblems
 	return p
 }
 
@@ -85,10 +81,27 @@ func (d *decoder) enter(node *yaml.Node, at *place, depth int) (target *yaml.Nod
 			Hint = "write repeated parts out, or as components"
 		return nil, false
 	}
+	if !plainTag(target) {
+		d.problem(at, target, "the tag %s is not supported", clip(target.Tag, 60)).Hint = "write plain YAML"
+		return nil, false
+	}
 	if target.Anchor != "" {
 		d.open[target] = true
 	}
 	return target, true
+}
+
+// plainTag reports whether a node is of a kind that JSON has too.
+func plainTag(node *yaml.Node) bool {
+	switch node.ShortTag() {
+	case "!!str", "!!timestamp", "!!int", "!!float", "!!bool", "!!null":
+		return node.Kind == yaml.ScalarNode
+	case "!!map":
+		return node.Kind == yaml.MappingNode
+	case "!!seq":
+		return node.Kind == yaml.SequenceNode
+	}
+	return false
 }
 
 func (d *decoder) leave(target *yaml.Node) {
@@ -138,6 +151,9 @@ func (d *decoder) message(v reflect.Value, node *yaml.Node, at *place, depth int
 	fields := d.fieldsOf(v.Type())
 	seen := map[int]*yaml.Node{}
 	for _, pair := range d.pairs(node, at, depth) {
+		if d.spent {
+			return
+		}
 		name := pair.key.Value
 		field, known := fields[name]
 		if !known {
@@ -162,6 +178,9 @@ func (d *decoder) mapping(v reflect.Value, node *yaml.Node, at *place, depth int
 	v.Set(reflect.MakeMapWithSize(v.Type(), min(len(node.Content)/2, 1024)))
 	seen := map[string]int{}
 	for _, pair := range d.pairs(node, at, depth) {
+		if d.spent {
+			return
+		}
 		name := pair.key.Value
 		if line, twice := seen[name]; twice {
 			d.problem(at.key(name), pair.key, "given twice, first on line %d", line)
@@ -186,6 +205,9 @@ func (d *decoder) list(v reflect.Value, node *yaml.Node, at *place, depth int) {
 	}
 	out := reflect.MakeSlice(v.Type(), 0, min(len(node.Content), 1024))
 	for i, item := range node.Content {
+		if d.spent {
+			return
+		}
 		element := reflect.New(v.Type().Elem()).Elem()
 		if element.Kind() != reflect.Interface && isNull(item) {
 			d.problem(at.at(i), item, "want %s, got nothing", wanted(element.Type()))
@@ -301,11 +323,8 @@ func (d *decoder) value(node *yaml.Node, at *place, depth int) any {
 			return nil
 		}
 		return n
-	case "!!str", "!!timestamp":
-		return node.Value
 	}
-	d.problem(at, node, "the tag %s is not supported", clip(node.Tag, 60)).Hint = "write plain YAML"
-	return nil
+	return node.Value
 }
 
 // number reads a number, or text that is one (protobuf JSON allows both).

@@ -152,10 +152,7 @@ func (r *jsonReader) value(depth int) (*yaml.Node, error) {
 	}
 	token, err := r.tokens.Token()
 	if err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, err
+		return nil, endsEarly(err)
 	}
 	r.seek()
 	node := &yaml.Node{Kind: yaml.ScalarNode, Line: r.line}
@@ -187,7 +184,15 @@ func (r *jsonReader) composite(node *yaml.Node, open json.Delim, depth int) (*ya
 		node.Content = append(node.Content, child)
 	}
 	if _, err := r.tokens.Token(); err != nil { // the closing bracket
-		return nil, err
+		return nil, endsEarly(err)
 	}
 	return node, nil
+}
+
+// endsEarly says in words what the decoder says with io.EOF.
+func endsEarly(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("the document ends in the middle")
+	}
+	return err
 }

@@ -25,8 +25,8 @@ const (
 	// 2 MB, with embedded notebooks), and little to hold in memory twice.
 	DefaultMaxBytes = 16 << 20
 	// DefaultMaxNodes lets a pipeline of 10,000 tasks written out through; a
-	// value costs some 200 bytes while a document is read.
-	DefaultMaxNodes = 1_000_000
+	// value costs some 300 bytes while a document is read.
+	DefaultMaxNodes = 400_000
 	// DefaultMaxDepth is six times as deep as the IR itself; the rest is for
 	// values.
 	DefaultMaxDepth = 100

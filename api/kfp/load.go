@@ -49,6 +49,9 @@ func Load(filename string, data []byte, limits Limits) (*Package, error) {
 	return assemble(name, documents, limits)
 }
 
+// errManyProblems ends a list that was cut short.
+var errManyProblems = errors.New("the rest of the file was not looked at: there are many problems")
+
 // refusal is a problem with a file as a whole.
 func refusal(file, hint, format string, args ...any) problem.List {
 	return problem.List{{Object: file, Err: fmt.Errorf(format, args...), Hint: hint}}
@@ -83,8 +86,8 @@ func assemble(file string, documents []*yaml.Node, limits Limits) (*Package, err
 		d.problem(nil, nil, "holds no pipeline").Hint = "give the file that the KFP compiler wrote"
 	}
 	if len(d.problems) > 0 {
-		if d.more > 0 {
-			d.problems = append(d.problems, &problem.Error{Err: fmt.Errorf("and %d more", d.more)})
+		if len(d.problems) >= limits.MaxProblems {
+			d.problems.Add("", "%w", errManyProblems)
 		}
 		for _, p := range d.problems {
 			p.Object = file

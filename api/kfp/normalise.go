@@ -22,6 +22,11 @@ func normaliseComponent(c *ComponentSpec) {
 	}
 	for _, def := range c.InputDefinitions.Parameters {
 		def.ParameterType, def.PrimitiveType = def.Type(), ""
+		// A number as the default of a text is text; what does not fit stays
+		// for Validate to report.
+		if value, err := CoerceParameter(def.ParameterType, def.DefaultValue); err == nil {
+			def.DefaultValue = value
+		}
 	}
 	for _, def := range c.OutputDefinitions.Parameters {
 		def.ParameterType, def.PrimitiveType = def.Type(), ""

@@ -35,8 +35,11 @@ func (p *place) String() string {
 	}
 	var b strings.Builder
 	p.write(&b)
-	return b.String()
+	return clip(b.String(), maxPlaceText)
 }
+
+// maxPlaceText keeps the place of a value in a thousand brackets readable.
+const maxPlaceText = 300
 
 func (p *place) write(b *strings.Builder) {
 	if p.parent != nil {

@@ -32,8 +32,8 @@ func Validate(pkg *Package, checks Checks) problem.List {
 	checks.Limits = checks.Limits.WithDefaults()
 	v := &validator{pkg: pkg, spec: pkg.Spec, checks: checks, uses: map[string][]use{}}
 	v.pipeline()
-	if v.more > 0 {
-		v.problems.Add("", "and %d more", v.more)
+	if v.full() {
+		v.problems.Add("", "%w", errManyProblems)
 	}
 	for _, p := range v.problems {
 		p.Object = pkg.file
@@ -47,7 +47,6 @@ type validator struct {
 	spec     *PipelineSpec
 	checks   Checks
 	problems problem.List
-	more     int
 	// uses are the tasks of each component.
 	uses map[string][]use
 }
@@ -61,8 +60,7 @@ type use struct {
 // add notes a problem and finds its line.
 func (v *validator) add(at *place, format string, args ...any) *problem.Error {
 	p := &problem.Error{Field: at.String(), Err: fmt.Errorf(format, args...)}
-	if len(v.problems) >= v.checks.Limits.MaxProblems {
-		v.more++
+	if v.full() {
 		return p
 	}
 	if node := v.locate(at); node != nil {
@@ -71,6 +69,9 @@ func (v *validator) add(at *place, format string, args ...any) *problem.Error {
 	v.problems = append(v.problems, p)
 	return p
 }
+
+// full reports that there are more problems than anybody reads: the search ends.
+func (v *validator) full() bool { return len(v.problems) >= v.checks.Limits.MaxProblems }
 
 // locate finds the node of a place, or the nearest one above it.
 func (v *validator) locate(at *place) *yaml.Node {
@@ -154,6 +155,9 @@ func (v *validator) pipeline() {
 	v.recursion()
 	v.loops()
 	for _, label := range sorted(v.spec.DeploymentSpec.Executors) {
+		if v.full() {
+			return
+		}
 		v.executor(top.keys("deploymentSpec", "executors", label), label)
 	}
 	v.kubernetes()
@@ -192,6 +196,9 @@ func (v *validator) collectUses() {
 
 // component checks an interface and that there is one implementation.
 func (v *validator) component(at *place, c *ComponentSpec) {
+	if v.full() {
+		return
+	}
 	v.definitions(at, c)
 	switch {
 	case c.Dag != nil && c.ExecutorLabel != "":
@@ -212,6 +219,9 @@ func (v *validator) component(at *place, c *ComponentSpec) {
 func (v *validator) definitions(at *place, c *ComponentSpec) {
 	inputs, outputs := at.key("inputDefinitions"), at.key("outputDefinitions")
 	for _, name := range sorted(c.InputDefinitions.Parameters) {
+		if v.full() {
+			return
+		}
 		def, here := c.InputDefinitions.Parameters[name], inputs.keys("parameters", name)
 		v.declaredType(here, def.Type())
 		if c.InputDefinitions.Artifacts[name] != nil {

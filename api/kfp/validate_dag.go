@@ -24,6 +24,9 @@ func (v *validator) dag(at *place, c *ComponentSpec) {
 	graph := map[string][]string{}
 	for _, key := range sorted(c.Dag.Tasks) {
 		task := c.Dag.Tasks[key]
+		if v.full() {
+			return
+		}
 		v.task(s, key, task)
 		graph[key] = upstream(task)
 	}
@@ -64,6 +67,9 @@ func (v *validator) task(s scope, key string, task *PipelineTaskSpec) {
 		v.add(at, "a task cannot be called %q", clip(key, 60)).Hint = "use letters, digits, dashes and underscores"
 	}
 	for i, name := range task.DependentTasks {
+		if v.full() {
+			return
+		}
 		v.sibling(s, at.key("dependentTasks").at(i), name)
 	}
 	if task.ComponentRef.Name == "" {
@@ -77,9 +83,15 @@ func (v *validator) task(s scope, key string, task *PipelineTaskSpec) {
 		return
 	}
 	for _, name := range sorted(task.Inputs.Parameters) {
+		if v.full() {
+			return
+		}
 		v.parameterInput(s, at, task, component, name)
 	}
 	for _, name := range sorted(task.Inputs.Artifacts) {
+		if v.full() {
+			return
+		}
 		v.artifactInput(s, at, component, name)
 	}
 	v.unbound(at, task, component)
@@ -375,9 +387,15 @@ const maxRetries = 1000
 func (v *validator) dagOutputs(s scope) {
 	defs, outputs, at := s.component.OutputDefinitions, s.component.Dag.Outputs, s.at.keys("dag", "outputs")
 	for _, name := range sorted(outputs.Parameters) {
+		if v.full() {
+			return
+		}
 		v.dagParameter(s, at.keys("parameters", name), outputs.Parameters[name], defs.Parameters[name])
 	}
 	for _, name := range sorted(outputs.Artifacts) {
+		if v.full() {
+			return
+		}
 		here := at.keys("artifacts", name)
 		if defs.Artifacts[name] == nil {
 			v.add(here, "not declared in outputDefinitions.artifacts")

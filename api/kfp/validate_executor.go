@@ -163,7 +163,7 @@ func (v *validator) implementation(at *place, c *ComponentSpec, e *ExecutorSpec)
 	if e.Container == nil {
 		return
 	}
-	names := v.names(c)
+	names := v.names(at.name, c)
 	here := spot.key("container")
 	for i, text := range e.Container.Command {
 		v.element(here.key("command").at(i), names, text)
@@ -194,7 +194,7 @@ func (v *validator) importerUse(at, spot *place, c *ComponentSpec, i *ImporterSp
 	if len(c.OutputDefinitions.Artifacts) != 1 {
 		v.add(at.keys("outputDefinitions", "artifacts"), "an importer has exactly one output artifact, got %d", len(c.OutputDefinitions.Artifacts))
 	}
-	names := v.names(c)
+	names := v.names(at.name, c)
 	if name := i.ArtifactURI.RuntimeParameter; name != "" && !names.parameter(name) {
 		v.add(spot.keys("artifactUri", "runtimeParameter"), "the component has no input %q", clip(name, 60)).
 			Hint = didYouMean(name, sorted(c.InputDefinitions.Parameters), "inputs")
@@ -233,23 +233,19 @@ func (n names) parameter(name string) bool {
 	return n.component.InputDefinitions.Parameters[name] != nil || n.bound[name]
 }
 
-// names finds what every use of a component binds beyond what it declares.
-func (v *validator) names(c *ComponentSpec) names {
+// names finds what every use of the component so called binds beyond what it
+// declares.
+func (v *validator) names(name string, c *ComponentSpec) names {
 	n := names{component: c, bound: map[string]bool{}}
-	counts, uses := map[string]int{}, 0
-	for component, list := range v.uses {
-		if v.spec.Components[component] != c {
-			continue
-		}
-		uses += len(list)
-		for _, use := range list {
-			for name := range use.task.Inputs.Parameters {
-				counts[name]++
-			}
+	uses := v.uses[name]
+	counts := map[string]int{}
+	for _, use := range uses {
+		for input := range use.task.Inputs.Parameters {
+			counts[input]++
 		}
 	}
-	for name, count := range counts {
-		n.bound[name] = count == uses
+	for input, count := range counts {
+		n.bound[input] = count == len(uses)
 	}
 	return n
 }
@@ -293,7 +289,7 @@ func (v *validator) template(at *place, n names, text string) {
 
 // placeholder checks that what a placeholder names is there.
 func (v *validator) placeholder(at *place, n names, p *Placeholder, strict bool) {
-	if p.InProgram || (p.Stranger && !strict) {
+	if v.full() || p.InProgram || (p.Stranger && !strict) {
 		return
 	}
 	c := n.component

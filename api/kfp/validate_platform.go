@@ -23,6 +23,9 @@ func (v *validator) kubernetes() {
 	v.pipelineConfig(top.key("pipelineConfig"), p.PipelineConfig)
 	executors := top.keys("deploymentSpec", "executors")
 	for _, label := range sorted(p.DeploymentSpec.Executors) {
+		if v.full() {
+			return
+		}
 		if v.spec.DeploymentSpec.Executors[label] == nil {
 			v.add(executors.key(label), "the pipeline has no executor of this name").
 				Hint = didYouMean(label, sorted(v.spec.DeploymentSpec.Executors), "executors")

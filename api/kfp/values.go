@@ -20,13 +20,9 @@ import (
 const maxExactInteger = 1<<53 - 1
 
 // NumberText is a number as components see it in their arguments: the shortest
-// decimal that reads back the same, whole numbers without a fraction.
-func NumberText(n float64) string {
-	if n == math.Trunc(n) && math.Abs(n) < 1e21 {
-		return strconv.FormatFloat(n, 'f', -1, 64)
-	}
-	return strconv.FormatFloat(n, 'g', -1, 64)
-}
+// decimal that reads back the same, without an exponent, whole numbers without
+// a fraction.
+func NumberText(n float64) string { return strconv.FormatFloat(n, 'f', -1, 64) }
 
 // ValueText is a value as text: text as it is, numbers as NumberText has them,
 // everything else as JSON.
