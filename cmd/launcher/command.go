@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -27,7 +28,7 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 // commandOnDisk reads command.json, nil where there is none.
 func commandOnDisk() (*launch.Command, error) {
-	data, err := os.ReadFile(launch.CommandFile)
+	data, err := readFile(launch.CommandFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -66,13 +67,14 @@ func (l *launcher) run(cmd launch.Command) {
 	}
 	l.record.StartedAt = l.started.At
 	l.started.PID = l.pid
-	// The first file was the one that counts; this one only knows more.
-	_ = l.saveStarted()
+	// Its own sign to end comes later than the start, which waits for nothing.
+	signal.Notify(l.signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT)
 	for c := range l.conns {
 		c.send(launch.Frame{Started: &l.started})
 	}
 }
 
+// saveStarted leaves the command's identity on disk, before there is a process.
 func (l *launcher) saveStarted() error {
 	data, err := json.Marshal(l.started)
 	if err != nil {
@@ -151,12 +153,10 @@ func (l *launcher) start(p program) (pid, code int, err error) {
 
 // fork starts a program in a session and process group of its own.
 func (l *launcher) fork(p program) (pid, code int, err error) {
-	if l.spawn == nil {
-		l.spawn = newSpawner(l.cfg.View != nil)
-	}
-	pid, err = l.spawn.fork(p)
+	pid, err = spawn(p, l.cfg.View != nil)
 	switch {
 	case err == nil:
+		l.await()
 		return pid, 0, nil
 	case errors.Is(err, syscall.ENOENT):
 		code = codeNotFound

@@ -3,44 +3,12 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/skiff-ml/skiff/runtime/launch"
 )
-
-// sweep ends and reaps everything that is left. Only then may the record say
-// that nothing runs any more. It takes as long as the kernel does: a process
-// that cannot die keeps the record back.
-func (l *launcher) sweep() {
-	defer close(l.swept)
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		if !reapAll() && (os.Getpid() != 1 || alone()) {
-			return
-		}
-		killAll()
-		if !reapAll() && (os.Getpid() != 1 || alone()) {
-			return
-		}
-		// They are on their way, or entered from outside and are reaped by a
-		// parent of their own.
-		time.Sleep(pause)
-	}
-}
-
-// reapAll collects every child that has ended and says whether any is left.
-func reapAll() bool {
-	for {
-		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
-		switch {
-		case err == syscall.EINTR || err == nil && pid > 0:
-		default:
-			return err == nil
-		}
-	}
-}
 
 // finish reads what the command left, writes the record, and tells everybody.
 func (l *launcher) finish() int {

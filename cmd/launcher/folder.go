@@ -21,34 +21,35 @@ type folder struct {
 
 // newFile creates a file that must not exist and gives it to the daemon. A link
 // or a FIFO that the command put in the way is an error.
-func (d folder) newFile(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o644)
+func (d folder) newFile(name string) (rawFile, error) {
+	fd, err := syscall.Open(name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0o644)
 	if err != nil {
-		return nil, err
+		return -1, &os.PathError{Op: "create", Path: name, Err: err}
 	}
-	d.give(f)
-	return f, nil
-}
-
-// give hands a file to the daemon where that is possible and needed.
-func (d folder) give(f *os.File) {
 	if os.Geteuid() == 0 && (d.uid != 0 || d.gid != 0) {
 		// Without CAP_CHOWN it stays ours; the daemon has its own means then.
-		_ = f.Chown(d.uid, d.gid)
+		_ = syscall.Fchown(fd, d.uid, d.gid)
 	}
+	return rawFile(fd), nil
 }
 
 // Create is for the log writer.
-func (d folder) Create(name string) (io.WriteCloser, error) { return d.newFile(name) }
+func (d folder) Create(name string) (io.WriteCloser, error) {
+	f, err := d.newFile(name)
+	if err != nil {
+		return nil, err // not f: an interface around it is not nil
+	}
+	return f, nil
+}
 
 // Remove is for the log writer.
-func (d folder) Remove(name string) error { return os.Remove(name) }
+func (d folder) Remove(name string) error { return syscall.Unlink(name) }
 
 // replace writes a file by rename; durably where it must outlive a power loss.
 func (d folder) replace(name string, data []byte, durable bool) error {
 	tmp := name + ".tmp"
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	if err := syscall.Unlink(tmp); err != nil && err != syscall.ENOENT {
+		return fmt.Errorf("write %s: %w", name, err)
 	}
 	f, err := d.newFile(tmp)
 	if err != nil {
@@ -56,13 +57,13 @@ func (d folder) replace(name string, data []byte, durable bool) error {
 	}
 	_, err = f.Write(data)
 	if err == nil && durable {
-		err = f.Sync()
+		err = syscall.Fsync(int(f))
 	}
 	if err2 := f.Close(); err == nil {
 		err = err2
 	}
 	if err == nil {
-		err = os.Rename(tmp, name)
+		err = syscall.Rename(tmp, name)
 	}
 	if err == nil && durable {
 		err = syncDir()
@@ -74,12 +75,12 @@ func (d folder) replace(name string, data []byte, durable bool) error {
 }
 
 func syncDir() error {
-	dir, err := os.Open(".")
+	fd, err := syscall.Open(".", syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	err = dir.Sync()
-	if err2 := dir.Close(); err == nil {
+	err = syscall.Fsync(fd)
+	if err2 := syscall.Close(fd); err == nil {
 		err = err2
 	}
 	return err

@@ -29,7 +29,6 @@ type launcher struct {
 	events  chan event
 	signals chan os.Signal
 
-	spawn   *spawner
 	cmd     *launch.Command
 	who     *identity // whom the command runs as; nil for the launcher's own user
 	started launch.Started
@@ -44,7 +43,11 @@ type launcher struct {
 	killAt   time.Time
 	killer   <-chan time.Time
 	sweeping bool
-	swept    chan struct{}
+	sweeper  <-chan time.Time
+	pause    time.Duration // between two rounds of the sweep
+
+	deaths   chan death
+	awaiting bool // a goroutine waits for children
 
 	record launch.ExitRecord
 }
@@ -53,8 +56,7 @@ type launcher struct {
 // process's exit code.
 func (l *launcher) live() int {
 	l.signals = make(chan os.Signal, 64)
-	signal.Notify(l.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP,
-		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT, syscall.SIGCHLD)
+	signal.Notify(l.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
 	listener, err := listen()
 	if err != nil {
 		return refuse(err)
@@ -93,19 +95,20 @@ func (l *launcher) arrange() error {
 
 func (l *launcher) loop() int {
 	for {
-		if l.record.Reason != "" && !l.sweeping {
-			l.sweeping = true
-			go l.sweep()
+		if l.record.Reason != "" && l.sweep() {
+			return l.finish()
 		}
 		select {
 		case e := <-l.events:
 			l.handle(e)
 		case s := <-l.signals:
 			l.signal(s)
+		case d := <-l.deaths:
+			l.died(d)
 		case <-l.killer:
 			l.kill()
-		case <-l.swept:
-			return l.finish()
+		case <-l.sweeper:
+			l.sweeper = nil
 		}
 	}
 }
@@ -159,10 +162,6 @@ func (l *launcher) launch(c *conn, cmd launch.Command) {
 // signal acts on a signal from outside.
 func (l *launcher) signal(s os.Signal) {
 	switch s {
-	case syscall.SIGCHLD:
-		if !l.sweeping {
-			l.reap()
-		}
 	case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
 		grace := shutdownGrace
 		if l.cmd != nil && l.cmd.Grace > 0 {
@@ -211,21 +210,6 @@ func (l *launcher) kill() {
 	killAll()
 }
 
-// reap collects every child that has ended.
-func (l *launcher) reap() {
-	for {
-		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
-		if err == syscall.EINTR {
-			continue
-		}
-		if err != nil || pid <= 0 {
-			return
-		}
-		l.reaped(pid, status)
-	}
-}
-
 // reaped takes note of a child that has ended.
 func (l *launcher) reaped(pid int, status syscall.WaitStatus) {
 	if c, ok := l.execs[pid]; ok {
@@ -235,7 +219,7 @@ func (l *launcher) reaped(pid int, status syscall.WaitStatus) {
 		return
 	}
 	if pid != l.pid {
-		return
+		return // an orphan that became our child
 	}
 	l.pid = 0
 	l.killer = nil

@@ -43,7 +43,7 @@ func run(dir string) int {
 		return refuse(err)
 	}
 	var cfg launch.Config
-	data, err := os.ReadFile(launch.ConfigFile)
+	data, err := readFile(launch.ConfigFile)
 	if err == nil {
 		err = json.Unmarshal(data, &cfg)
 	}
@@ -54,7 +54,7 @@ func run(dir string) int {
 		cfg: cfg, home: home, phase: launch.PhaseWaiting,
 		folder: folder{uid: cfg.DaemonUID, gid: cfg.DaemonGID},
 		conns:  map[*conn]struct{}{}, execs: map[int]*conn{},
-		events: make(chan event), swept: make(chan struct{}),
+		events: make(chan event), deaths: make(chan death),
 	}
 	return l.live()
 }

@@ -13,7 +13,7 @@
 //	        command.json               the command, where it came by disk
 //	        lock                       held (flock) by the launcher while it lives
 //	        s                          the launcher's unix socket, 0666
-//	        started.json               the command's identity and pid, before it runs
+//	        started.json               the command's identity, before it runs
 //	        exit.json                  the exit record, written last, by rename
 //	        log.0, log.1 …             the command's output (see LogEntry)
 //

@@ -105,7 +105,7 @@ func (h *Host) Connect(ctx context.Context, dir string) (*Conn, error) {
 func (h *Host) Launch(ctx context.Context, dir string, cmd launch.Command) error {
 	c, err := h.Connect(ctx, dir)
 	if errors.Is(err, ErrNoLauncher) {
-		return ranAlready(dir, cmd.ID)
+		return Outcome(dir, cmd.ID)
 	}
 	if err != nil {
 		return err
@@ -128,7 +128,7 @@ func (h *Host) Launch(ctx context.Context, dir string, cmd launch.Command) error
 			return sameCommand(f.Exited, cmd.ID)
 		case f.Error != "":
 			// The launcher's own words; which case it was is on disk.
-			if err := ranAlready(dir, cmd.ID); !errors.Is(err, ErrNoLauncher) {
+			if err := Outcome(dir, cmd.ID); !errors.Is(err, ErrNoLauncher) {
 				return err
 			}
 			return fmt.Errorf("launch %s: the launcher refused: %s", cmd.ID, f.Error)
@@ -147,11 +147,13 @@ func gone(ctx context.Context, dir, id string, err error) error {
 			return err
 		}
 	}
-	return ranAlready(dir, id)
+	return Outcome(dir, id)
 }
 
-// ranAlready reads from disk what became of a command.
-func ranAlready(dir, id string) error {
+// Outcome reads from disk what became of a command that a launcher may have
+// been given: nil where it runs or has run. It waits for nothing; the errors are
+// those of Launch.
+func Outcome(dir, id string) error {
 	if r, ok, err := ReadExit(dir); err != nil {
 		return err
 	} else if ok {
