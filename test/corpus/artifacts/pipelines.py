@@ -274,7 +274,8 @@ def embedded_folder(files: dsl.EmbeddedInput[Dataset]) -> str:
 
     import helper_module
 
-    return f'{",".join(sorted(os.listdir(files.path)))} {helper_module.answer()}'
+    names = sorted(name for name in os.listdir(files.path) if name != '__pycache__')
+    return f'{",".join(names)} {helper_module.answer()}'
 
 
 @dsl.pipeline(name='embedded')
@@ -293,9 +294,14 @@ def collected_artifacts() -> str:
     return read_all(data=dsl.Collected(one.outputs['out'])).output
 
 
+@dsl.component(base_image=IMAGE)
+def join(a: str, b: str) -> str:
+    return a + b
+
+
 @dsl.pipeline(name='writing')
-def writing(text: str) -> Dataset:
-    return write(text=text).outputs['out']
+def writing(a: str, b: str) -> Dataset:
+    return write(text=join(a=a, b=b).output).outputs['out']
 
 
 @dsl.pipeline(name='collected-artifacts-nested')
@@ -303,7 +309,7 @@ def collected_artifacts_nested() -> str:
     """Two levels of loops, a nested pipeline inside: one flat list in the order of the iterations."""
     with dsl.ParallelFor(items=['a', 'b']) as outer:
         with dsl.ParallelFor(items=['1', '2']) as inner:
-            one = writing(text=f'{outer}{inner}')
+            one = writing(a=outer, b=inner)
     return read_all(data=dsl.Collected(one.outputs['Output'])).output
 
 

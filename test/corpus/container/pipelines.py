@@ -218,7 +218,7 @@ def exit_code(code: int = 3):
 
 @dsl.container_component
 def kill_itself():
-    return dsl.ContainerSpec(image=IMAGE, command=['sh', '-c', 'kill -KILL $$'])
+    return dsl.ContainerSpec(image=IMAGE, command=['python3', '-c', 'import os; os.kill(os.getpid(), 9)'])
 
 
 @dsl.pipeline(name='killed')

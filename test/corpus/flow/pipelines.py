@@ -14,6 +14,11 @@ def echo(text: str) -> str:
 
 
 @dsl.component(base_image=IMAGE)
+def pair(a: str, b: str) -> str:
+    return f'{a}-{b}'
+
+
+@dsl.component(base_image=IMAGE)
 def number(value: int) -> int:
     return value
 
@@ -191,10 +196,10 @@ def loop_over_output(count: int = 4) -> int:
 
 @dsl.pipeline(name='loop-over-structs')
 def loop_over_structs() -> List[str]:
-    """Items are dictionaries; their fields go to different inputs, one through an f-string."""
+    """Items are dictionaries; their fields go to different inputs, numbers as text."""
     with dsl.ParallelFor(items=[{'who': 'ann', 'age': 3}, {'who': 'bob', 'age': 5}]) as item:
         age = echo(text=item.age)
-        one = echo(text=f'{item.who} is {age.output}')
+        one = pair(a=item.who, b=age.output)
     return listing(parts=dsl.Collected(one.output)).output
 
 
@@ -203,7 +208,7 @@ def nested_loops() -> List[str]:
     """Collected over two levels flattens in the order of the iterations."""
     with dsl.ParallelFor(items=['a', 'b']) as outer:
         with dsl.ParallelFor(items=['1', '2', '3']) as inner:
-            one = echo(text=f'{outer}{inner}')
+            one = pair(a=outer, b=inner)
     return listing(parts=dsl.Collected(one.output)).output
 
 
@@ -235,7 +240,7 @@ def loop_condition_loop() -> List[str]:
         n = number(value=outer)
         with dsl.If(n.output >= 2):
             with dsl.ParallelFor(items=['x', 'y']) as inner:
-                echo(text=f'{outer}{inner}')
+                number(value=outer).after(echo(text=inner))
         done = echo(text=f'done {outer}')
     return listing(parts=dsl.Collected(done.output)).output
 

@@ -1,5 +1,5 @@
 """Parameters: types, defaults, optional inputs, values that are hard to carry, placeholders in values."""
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from kfp import dsl
 
@@ -158,7 +158,7 @@ def f_strings(who: str = 'ann', count: int = 3, ratio: float = 0.25, flag: bool 
 
 
 @dsl.pipeline(name='f-strings-of-json')
-def f_strings_of_json(items: List[int] = [1, 2], options: Dict[str, Any] = {'a': 'b'}) -> str:
+def f_strings_of_json(items: list = [1, 2], options: dict = {'a': 'b'}) -> str:
     """Lists and structs inside a constant become JSON."""
 
     @dsl.component(base_image=IMAGE)
