@@ -49,22 +49,12 @@ type Harness struct {
 // Action says what one of the suite's simple commands does, for backends
 // without processes: a verb and its arguments. The verbs are exit CODE, sleep
 // SECONDS, write PATH TEXT, append PATH TEXT and say TEXT. Paths are the
-// container's own; HostPath finds the file.
+// container's own.
 func Action(cmd launch.Command) (verb string, args []string, ok bool) {
 	if len(cmd.Argv) < 4 || cmd.Argv[1] != "-c" {
 		return "", nil, false
 	}
 	return cmd.Argv[3], cmd.Argv[4:], true
-}
-
-// HostPath translates a path in a container to the host's by the spec's mounts.
-func HostPath(spec runtime.ContainerSpec, path string) string {
-	for _, m := range spec.Mounts {
-		if rest, ok := strings.CutPrefix(path, m.Path+"/"); ok {
-			return filepath.Join(m.HostPath, rest)
-		}
-	}
-	return path
 }
 
 // scripts are what the verbs mean to a shell.
