@@ -119,7 +119,7 @@ func (p *placer) better(a, b, free int) bool {
 	if pa, pb := wholePairs(a), wholePairs(b); pa != pb {
 		return pa > pb
 	}
-	return bits.Reverse16(uint16(a)) > bits.Reverse16(uint16(b)) //nolint:gosec // a set of at most 16 devices
+	return bits.Reverse16(uint16(a)) > bits.Reverse16(uint16(b))
 }
 
 // wholePairs counts the aligned pairs (0,1), (2,3) … that are in the set:

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -194,9 +195,7 @@ func (m *model) free() (cpu, mem int64, gpus int, pools map[string]int64, ports 
 	cpu, mem = m.node.CPUMilli, m.node.MemoryBytes
 	taken := map[string]bool{}
 	pools, ports = map[string]int64{}, map[int32]bool{}
-	for name, n := range m.node.Pools {
-		pools[name] = n
-	}
+	maps.Copy(pools, m.node.Pools)
 	for _, g := range m.held {
 		cpu, mem = cpu-g.CPUMilli, mem-g.Memory
 		for _, uuid := range g.GPUs {

@@ -13,7 +13,7 @@ import (
 	"github.com/skiff-ml/skiff/store"
 )
 
-// ErrNotRunning: the pod has no running container to ask.
+// ErrNotRunning is for a pod that has no running container to ask.
 var ErrNotRunning = errors.New("the pod does not run")
 
 // Live is a pod that runs at this moment, with what it uses.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -22,13 +23,12 @@ import (
 // killed at random moments. Whatever happens, every pod ends, none runs twice
 // to completion, no unit is claimed twice, and nothing is left over.
 func TestChaos(t *testing.T) {
+	folder, round := t.TempDir(), 0
 	rapid.Check(t, func(t *rapid.T) {
 		seed := rapid.Uint64().Draw(t, "seed")
 		rng := rand.New(rand.NewPCG(seed, 1))
-		dir, err := os.MkdirTemp("", "chaos")
-		if err != nil {
-			t.Fatalf("%v", err)
-		}
+		round++
+		dir := filepath.Join(folder, fmt.Sprint(round))
 		defer func() { _ = os.RemoveAll(dir) }()
 		w := newWorld()
 		w.faults = randomFaults(rand.New(rand.NewPCG(seed, 2)), rapid.IntRange(0, 15).Draw(t, "faults"))
@@ -59,8 +59,15 @@ func TestChaos(t *testing.T) {
 			case 3:
 				w.breakWatches()
 			case 4:
-				if name := fmt.Sprintf("p%d", rng.IntN(pods)); r.get(name) != nil && rng.IntN(2) == 0 {
-					stopPod(r, name)
+				name := fmt.Sprintf("p%d", rng.IntN(pods))
+				switch rng.IntN(3) {
+				case 0:
+					meddle(r, name, func(p *core.Pod) { p.Spec.Skiff = &core.PodExtension{Stop: true} })
+				case 1:
+					meddle(r, name, func(p *core.Pod) { p.Labels = map[string]string{"touched": fmt.Sprint(rng.Int())} })
+				default:
+					key := store.Key{Kind: KindName, Namespace: "default", Name: name}
+					_, _ = r.store.Commit(context.Background(), store.Op{Verb: store.Delete, Key: key})
 				}
 			}
 		}
@@ -68,7 +75,9 @@ func TestChaos(t *testing.T) {
 		w.faults = nil
 		w.mu.Unlock()
 		for i := range pods {
-			r.ended(fmt.Sprintf("p%d", i))
+			r.until(fmt.Sprintf("p%d", i), "its end", func(p *core.Pod) bool {
+				return p == nil || (p.Status.Phase.Terminal() && p.DeletionTimestamp == nil)
+			})
 		}
 		r.eventually("no containers", func() bool { return len(w.names()) == 0 })
 		r.eventually("no claims", func() bool {
@@ -84,6 +93,9 @@ func TestChaos(t *testing.T) {
 		}
 		for i := range pods {
 			p := r.get(fmt.Sprintf("p%d", i))
+			if p == nil {
+				continue // deleted
+			}
 			if p.Status.Phase == core.PodSucceeded && w.completions[containerName(p.UID, "main", 0)] != 1 {
 				t.Fatalf("%s succeeded and never ran", p.Name)
 			}
@@ -116,13 +128,11 @@ func chaosPod(t *rapid.T, i int) *core.Pod {
 	return p
 }
 
-func stopPod(r *rig, name string) {
+// meddle changes a pod as its owner may at any moment.
+func meddle(r *rig, name string, change func(*core.Pod)) {
 	key := store.Key{Kind: KindName, Namespace: "default", Name: name}
 	_, _ = store.ModifyAs(context.Background(), r.store, key, func(p *core.Pod) error {
-		if p.Spec.Skiff == nil {
-			p.Spec.Skiff = &core.PodExtension{}
-		}
-		p.Spec.Skiff.Stop = true
+		change(p)
 		return nil
 	})
 }

@@ -35,7 +35,7 @@ func (c *Controller) tidy(ctx context.Context, r *run) {
 			left.containers = append(left.containers, con)
 		}
 	}
-	removed := r.removed
+	removed := r.removed || r.finalized
 	r.mu.Unlock()
 	c.mu.Lock()
 	delete(c.runs, r.item.ID)
@@ -140,7 +140,7 @@ func (c *Controller) finalize(ctx context.Context, p *core.Pod, hasRun bool) {
 					list = append(list, con)
 				}
 			}
-			r.removed = true
+			r.finalized = true
 			r.mu.Unlock()
 			c.discard(ctx, list)
 		}

@@ -43,8 +43,8 @@ const (
 	// many at a time and messageInterval how often for one pod: they are news
 	// for people and must not compete with work for the disk.
 	waitInterval    = time.Second
-	waitBatch       = 64
-	messageInterval = 5 * time.Second
+	waitBatch       = 128
+	messageInterval = 10 * time.Second
 	// reorderInterval is how often a queue is looked at again only because its
 	// items have grown older.
 	reorderInterval = 30 * time.Second

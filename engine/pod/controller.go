@@ -46,9 +46,13 @@ type Controller struct {
 
 // loop is what the loop's goroutine alone touches.
 type loop struct {
-	sched  *scheduler.Scheduler
-	pods   map[string]*record
-	stale  bool // something changed since the last decision
+	sched *scheduler.Scheduler
+	pods  map[string]*record
+	stale bool // something changed since the last decision
+	// done holds the last revision of each pod whose run has ended and whose end
+	// the watch has not shown yet: what it shows until then is the past, in
+	// which the pod still had its claim.
+	done   map[string]uint64
 	news   []*record
 	flush  *time.Timer
 	again  *time.Timer
@@ -85,7 +89,7 @@ func New(cfg Config) (*Controller, error) {
 	}
 	c.loop = loop{
 		sched: scheduler.New(scheduler.Config{Node: cfg.Node, MaxWait: cfg.MaxWait}),
-		pods:  make(map[string]*record), strays: make(map[string]stray),
+		pods:  make(map[string]*record), done: make(map[string]uint64), strays: make(map[string]stray),
 	}
 	c.rememberNode(cfg.Node)
 	return c, nil

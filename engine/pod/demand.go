@@ -49,7 +49,7 @@ func Demand(spec *core.PodSpec, def Defaults) (scheduler.Demand, error) {
 	if ext := spec.Skiff; ext != nil {
 		for name, n := range ext.Pools {
 			if n < 0 {
-				problems.Add("spec.skiff.pools."+name, "must not be negative, is %d", n)
+				_ = problems.Add("spec.skiff.pools."+name, "must not be negative, is %d", n)
 			}
 		}
 		sum.Pools = ext.Pools
@@ -63,7 +63,7 @@ func add(sum *scheduler.Demand, d scheduler.Demand, problems *problem.List) {
 	sum.GPUs += d.GPUs
 	if d.GPUKind != "" {
 		if sum.GPUKind != "" && sum.GPUKind != d.GPUKind {
-			problems.Add("spec.containers", "one pod asks for devices of two kinds, %s and %s", sum.GPUKind, d.GPUKind)
+			_ = problems.Add("spec.containers", "one pod asks for devices of two kinds, %s and %s", sum.GPUKind, d.GPUKind)
 		}
 		sum.GPUKind = d.GPUKind
 	}
@@ -93,14 +93,14 @@ func containerDemand(c *core.Container, def Defaults, field string, problems *pr
 		d.MemoryBytes = q.Value()
 	}
 	if d.CPUMilli > maxAmount || d.MemoryBytes > maxAmount {
-		problems.Add(field+".resources", "the amount is out of range")
+		_ = problems.Add(field+".resources", "the amount is out of range")
 		d.CPUMilli, d.MemoryBytes = min(d.CPUMilli, maxAmount), min(d.MemoryBytes, maxAmount)
 	}
 	for _, name := range deviceResources(&c.Resources) {
 		q, _ := amount(name)
 		n := q.Value()
 		if n > 1<<20 || q.Milli() != n*1000 {
-			problems.Add(field+".resources."+name, "%s: devices are given out whole, want a small whole number", q)
+			_ = problems.Add(field+".resources."+name, "%s: devices are given out whole, want a small whole number", q)
 			continue
 		}
 		if n == 0 {
@@ -113,7 +113,7 @@ func containerDemand(c *core.Container, def Defaults, field string, problems *pr
 	}
 	for i, port := range c.Ports {
 		if port.HostPort < 0 || port.HostPort > 65535 {
-			problems.Add(fmt.Sprintf("%s.ports[%d].hostPort", field, i), "%d is not a port", port.HostPort)
+			_ = problems.Add(fmt.Sprintf("%s.ports[%d].hostPort", field, i), "%d is not a port", port.HostPort)
 		} else if port.HostPort > 0 {
 			d.HostPorts = append(d.HostPorts, port.HostPort)
 		}
@@ -137,8 +137,8 @@ func deviceResources(r *core.ResourceRequirements) []string {
 }
 
 func isDevice(name string) bool {
-	switch {
-	case name == core.ResourceCPU, name == core.ResourceMemory, name == "storage", name == "ephemeral-storage":
+	switch name {
+	case core.ResourceCPU, core.ResourceMemory, "storage", "ephemeral-storage":
 		return false
 	default:
 		return !strings.HasPrefix(name, "hugepages-")

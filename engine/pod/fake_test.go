@@ -112,6 +112,8 @@ func (w *world) byID(id string) (*fakeContainer, error) {
 func (w *world) Name() string { return "fake" }
 
 func (w *world) Capabilities(context.Context) (runtime.Capabilities, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	return runtime.Capabilities{Images: w.pulls}, nil
 }
 

@@ -284,7 +284,7 @@ func (r *run) containerStatus(u *unit) core.ContainerStatus {
 	t := &core.ContainerTerminated{ExitCode: 137, Reason: ReasonLost, Message: con.Message}
 	if e := con.Exit; e != nil {
 		t = &core.ContainerTerminated{
-			ExitCode: int32(e.ExitCode), Signal: int32(e.Signal), //nolint:gosec // both are small by the protocol
+			ExitCode: int32(e.ExitCode), Signal: int32(e.Signal),
 			Reason: e.Reason, Message: e.Message, StartedAt: e.StartedAt.UTC(), FinishedAt: e.FinishedAt.UTC(),
 		}
 		if e.StartedAt.IsZero() {

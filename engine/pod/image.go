@@ -73,6 +73,8 @@ func (r *run) prepareImage(ctx context.Context, u *unit) error {
 		case errors.Is(err, runtime.ErrImageUnavailable) && !r.c.pulls.Load():
 			// This backend knows at once what it can run; asking again is vain.
 			return &ending{reason: ReasonImageUnavailable, message: fmt.Sprintf("image %s: %v", req.Ref, err)}
+		case errors.Is(err, runtime.ErrImageUnavailable) && req.Policy == runtime.PullNever:
+			return &ending{reason: ReasonErrNeverPull, message: fmt.Sprintf("image %s is not on this machine and imagePullPolicy is Never: %v", req.Ref, err)}
 		case errors.Is(err, runtime.ErrUnavailable):
 			try = 0 // not the image's fault
 		case try >= r.c.cfg.ImageTries:

@@ -61,7 +61,7 @@ func (r *rig) log(name string, opts LogOptions) string {
 
 func TestOverProcesses(t *testing.T) {
 	r := newProcessRig(t)
-	p := shellPod("a", `echo one; echo $(GREETING) >&2; sleep 0.3; echo last; printf 42 > "$0"`)
+	p := shellPod("a", `echo one; sleep 0.1; echo $(GREETING) >&2; sleep 0.3; echo last; printf 42 > "$0"`)
 	p.Spec.Containers[0].Env = []core.EnvVar{{Name: "WHO", Value: "you"}, {Name: "GREETING", Value: "hello $(WHO)"}}
 	out := filepath.Join(r.dir, "out")
 	p.Spec.Containers[0].Args = []string{out}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 func (c *Controller) offer(ctx context.Context, p *core.Pod) {
 	rec, known := c.loop.pods[p.UID]
 	switch {
+	case revisionOf(p) < c.loop.done[p.UID]:
+		// From before its end.
 	case known && rec.run != nil:
 		if revisionOf(p) > revisionOf(rec.pod) {
 			rec.pod = p
@@ -280,6 +283,15 @@ func (c *Controller) released(ctx context.Context, r *run) {
 	c.loop.sched.Release(r.item.ID)
 	delete(c.loop.pods, r.item.ID)
 	c.loop.stale = true
+	r.mu.Lock()
+	switch {
+	case r.removed: // nothing more will be shown of it
+	case r.finalized:
+		c.loop.done[r.item.ID] = math.MaxUint64 // until its deletion is shown
+	default:
+		c.loop.done[r.item.ID] = revisionOf(r.newest)
+	}
+	r.mu.Unlock()
 	c.tidy(ctx, r)
 }
 

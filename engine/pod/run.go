@@ -31,11 +31,12 @@ type run struct {
 
 	mu      sync.Mutex
 	newest  *core.Pod
-	removed bool                         // the object is gone from the store
-	seen    map[string]runtime.Container // by container name
-	made    map[string]bool              // names that this or an earlier daemon created
-	bell    chan struct{}
-	cancel  context.CancelCauseFunc // of the work; nil before it begins
+	removed bool // the watch showed that the object is gone
+	// finalized: this run has removed all that the deleted pod left.
+	finalized bool
+	seen      map[string]runtime.Container // by container name
+	bell      chan struct{}
+	cancel    context.CancelCauseFunc // of the work; nil before it begins
 
 	units    []*unit
 	main     []*unit // of units: the containers that decide the pod's end
@@ -59,7 +60,7 @@ type unit struct {
 func (c *Controller) newRun(p *core.Pod, item scheduler.Item) *run {
 	return &run{
 		c: c, item: item, newest: p, dir: filepath.Join(c.podsDir, p.UID),
-		seen: make(map[string]runtime.Container), made: make(map[string]bool), bell: make(chan struct{}, 1),
+		seen: make(map[string]runtime.Container), bell: make(chan struct{}, 1),
 	}
 }
 
@@ -107,7 +108,6 @@ func (r *run) observe(con runtime.Container) {
 	if !known || stateRank(con.State) > stateRank(old.State) || (con.State == old.State && old.ID == "") {
 		r.seen[con.Name] = con
 	}
-	r.made[con.Name] = true
 	r.mu.Unlock()
 	r.ring()
 }
@@ -236,7 +236,7 @@ func makePodDir(dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		return err
 	}
-	if err := os.Mkdir(dir, 0o711); err != nil && !errors.Is(err, os.ErrExist) { //nolint:gosec // its parent is 0700
+	if err := os.Mkdir(dir, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	return nil
@@ -380,57 +380,6 @@ func (r *run) pass(ctx context.Context) (done bool, next time.Time, err error) {
 		}
 	}
 	return done, next, nil
-}
-
-// restartable applies the pod's restart policy to a container that ended.
-func (r *run) restartable(u *unit) bool {
-	switch {
-	case u.sidecar:
-		return true
-	case r.pod().Spec.RestartPolicy == "Always":
-		return !u.init || !r.succeeded(u)
-	case r.pod().Spec.RestartPolicy == "OnFailure":
-		return !r.succeeded(u)
-	default:
-		return false
-	}
-}
-
-// backoff is core/v1's for a container that keeps ending: 10 s, doubled each
-// time up to five minutes, forgotten after ten minutes of running.
-func (r *run) backoff(u *unit) time.Duration {
-	con, _ := r.state(u)
-	if con.Exit != nil && con.Exit.FinishedAt.Sub(con.Exit.StartedAt) >= 10*time.Minute {
-		u.failures = 0
-	}
-	u.failures++
-	if u.failures == 1 {
-		return 0
-	}
-	return min(10*time.Second<<min(u.failures-2, 5), 5*time.Minute)
-}
-
-// restart moves a unit on to its next container, durably, and removes the last.
-func (r *run) restart(ctx context.Context, u *unit) error {
-	last, _ := r.state(u)
-	status := r.containerStatus(u)
-	next := u.restart + 1
-	err := r.amend(ctx, func(p *core.Pod) error {
-		status.RestartCount, status.Started = next, false
-		setContainerStatus(p, status)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	u.restart, u.restartAt = next, time.Time{}
-	u.name = containerName(r.pod().UID, u.container.Name, next)
-	if last.ID != "" {
-		if err := r.c.backend.Remove(ctx, last.ID); err != nil {
-			r.c.log.Warn("ended container is not removed yet", "container", last.Name, "error", err)
-		}
-	}
-	return nil
 }
 
 // amend changes the run's pod durably. errMoot where the object is gone.

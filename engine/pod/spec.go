@@ -295,9 +295,7 @@ func (r *run) command(u *unit) (launch.Command, error) {
 	if !first || ext == nil {
 		return cmd, nil
 	}
-	for _, dir := range ext.Directories {
-		cmd.Directories = append(cmd.Directories, dir)
-	}
+	cmd.Directories = append(cmd.Directories, ext.Directories...)
 	for _, out := range ext.Outputs {
 		cmd.Outputs = append(cmd.Outputs, launch.Output{Name: out.Name, Path: out.Path})
 	}

@@ -22,6 +22,7 @@ const (
 	ReasonErrImagePull     = "ErrImagePull"
 	ReasonImageBackOff     = "ImagePullBackOff"
 	ReasonPulling          = "PullingImage"
+	ReasonErrNeverPull     = "ErrImageNeverPull"
 	ReasonImageUnavailable = "ErrImageUnavailable"
 	ReasonConfig           = "CreateContainerConfigError"
 	ReasonCreate           = "CreateContainerError"

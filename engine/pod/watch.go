@@ -126,6 +126,7 @@ func (c *Controller) relist(ctx context.Context) (uint64, error) {
 	for _, rec := range c.loop.pods {
 		before = append(before, rec)
 	}
+	clear(c.loop.done) // what is listed now is no past
 	revision, err := c.listActive(ctx)
 	if err != nil {
 		return 0, err
@@ -166,6 +167,9 @@ func (c *Controller) followPods(ctx context.Context, from *uint64) error {
 
 func (c *Controller) changed(ctx context.Context, e *store.Event) {
 	p, isPod := e.Object.(*core.Pod)
+	if isPod && (e.Type == store.Deleted || e.Revision >= c.loop.done[p.UID]) {
+		delete(c.loop.done, p.UID)
+	}
 	switch {
 	case !isPod:
 	case e.Type == store.Deleted:
