@@ -24,6 +24,8 @@ import (
 )
 
 const (
+	// shell has the folders of a whole system, busybox nothing but itself.
+	shell   = "skiffdev/shell:1"
 	busybox = "skiffdev/busybox:1"
 	python  = "skiffdev/python:3.11"
 	// labelTest marks all that a test makes; only what carries it is removed.
@@ -126,7 +128,7 @@ func TestConformance(t *testing.T) {
 		return &runtimetest.Harness{
 			Backend: r.b, NewPodDir: r.podDir,
 			Restart: func(*testing.T) runtime.Backend { return r.restart() },
-			Image:   busybox, Python: python, UnknownImage: "skiffdev/there-is-no-such-image:0",
+			Image:   shell, Python: python, UnknownImage: "skiffdev/there-is-no-such-image:0",
 			Processes: true, SignalLauncher: r.signal, Users: true, Timeout: time.Minute,
 		}
 	})

@@ -23,6 +23,8 @@ const (
 	// execSettle is how long the engine is asked for the exit code of a command
 	// whose output has ended; it may notice an instant later.
 	execSettle = 5 * time.Second
+	// resizeRetry is the first pause before a refused size is given again.
+	resizeRetry = 10 * time.Millisecond
 	// codeKilled is what an exec ended by SIGKILL reports.
 	codeKilled = 137
 )
@@ -37,6 +39,9 @@ func (b *Backend) Exec(ctx context.Context, id string, req runtime.ExecRequest) 
 	doing := "exec in container " + m.name
 	if len(req.Argv) == 0 {
 		return 0, fmt.Errorf("%s: no command", doing)
+	}
+	if b.hasEnded(m) {
+		return 0, fmt.Errorf("%s: %w", doing, runtime.ErrExited)
 	}
 	o := dockerapi.ExecOptions{
 		Argv: req.Argv, Env: req.Env, Dir: req.Dir, User: m.user,
@@ -118,22 +123,33 @@ func (e *execution) converse(ctx context.Context) error {
 	return err
 }
 
-// resize passes the terminal's sizes on.
+// resize passes the terminal's sizes on. The engine refuses one as long as the
+// command has not quite started, and tells of no moment from which it would not;
+// so a size that was refused is given again, until a newer one comes.
 func (e *execution) resize(ctx context.Context, done <-chan struct{}) {
+	var size runtime.TerminalSize
+	var again <-chan time.Time
+	pause := resizeRetry
 	for {
 		select {
 		case <-done:
 			return
-		case size, ok := <-e.req.Resize:
+		case s, ok := <-e.req.Resize:
 			if !ok {
-				return
-			}
-			width, height := min(uint(size.Width), maxTerminal), min(uint(size.Height), maxTerminal)
-			if width == 0 || height == 0 {
+				e.req.Resize = nil
 				continue
 			}
-			// A command that has just ended has no terminal any more.
-			_ = e.b.api.ExecResize(ctx, e.id, width, height)
+			size, pause = s, resizeRetry
+		case <-again:
+			pause *= 2
+		}
+		again = nil
+		width, height := min(uint(size.Width), maxTerminal), min(uint(size.Height), maxTerminal)
+		if width == 0 || height == 0 {
+			continue
+		}
+		if err := e.b.api.ExecResize(ctx, e.id, width, height); err != nil && pause < execSettle {
+			again = time.After(pause)
 		}
 	}
 }
