@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/api/problem"
 	"github.com/skiff-ml/skiff/runtime"
 )
 
@@ -78,11 +79,7 @@ func (r *run) prepareImage(ctx context.Context, u *unit) error {
 		case errors.Is(err, runtime.ErrUnavailable):
 			try = 0 // not the image's fault
 		case try >= r.c.cfg.ImageTries:
-			return &ending{
-				reason: ReasonErrImagePull,
-				message: fmt.Sprintf("image %s could not be had in %d tries: %v; check its name, the registry and the credentials",
-					req.Ref, try, err),
-			}
+			return &ending{reason: ReasonErrImagePull, message: fmt.Sprintf("image %s could not be had in %d tries: %s", req.Ref, try, withHint(err))}
 		}
 		if err := r.say(ctx, ReasonImageBackOff, fmt.Sprintf("image %s: %v; next try in %s", req.Ref, err, backoff)); err != nil {
 			return err
@@ -92,6 +89,15 @@ func (r *run) prepareImage(ctx context.Context, u *unit) error {
 		}
 		backoff = min(2*backoff, 5*time.Minute)
 	}
+}
+
+// withHint says what to do about an image, where the backend does not.
+func withHint(err error) string {
+	var p *problem.Error
+	if errors.As(err, &p) && p.Hint != "" {
+		return err.Error()
+	}
+	return err.Error() + "; check its name, the registry and the credentials"
 }
 
 // pull asks the backend for an image and shows the progress meanwhile.
