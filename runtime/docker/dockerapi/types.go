@@ -31,10 +31,13 @@ type (
 	StatsResponse  = container.StatsResponse
 	Image          = image.InspectResponse
 	Info           = system.Info
+	RuntimeInfo    = system.RuntimeWithStatus
+	DeviceInfo     = system.DeviceInfo
 	Network        = network.Inspect
 	NetworkOptions = network.CreateOptions
 	IPAM           = network.IPAM
 	IPAMConfig     = network.IPAMConfig
+	NetworkMode    = container.NetworkMode
 )
 
 // Kinds of mounts.
@@ -109,6 +112,3 @@ type Version struct {
 	// API is the negotiated version of its interface ("1.41").
 	API string
 }
-
-// NetworkMode names the network of a container.
-type NetworkMode = container.NetworkMode
