@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -319,8 +320,8 @@ func TestBackupWhileWriting(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "skiff.db")
 	cfg := config(t, path)
 	cfg.BackupKeep = 2
-	second := 0
-	cfg.Now = func() time.Time { second++; return time.Unix(1_700_000_000+int64(second), 0) }
+	var seconds atomic.Int64 // backups of one second would have one name
+	cfg.Now = func() time.Time { return time.Unix(1_700_000_000+seconds.Add(1), 0) }
 	s := storetest.OpenConfig(t, cfg)
 	fill(t, s, "before", 200)
 	stop, stopped := make(chan struct{}), make(chan struct{})

@@ -1,0 +1,136 @@
+// Command bench measures skiff against floors and peers in the same run and
+// writes docs/benchmarks.md.
+//
+//	go run ./test/bench [-only store,daemon] [-quick] [-o docs/benchmarks.md]
+//
+// Every ratio is the median of interleaved pairs with its spread. Timings are
+// printed, never asserted: a slow machine is not a failed test. Each area of
+// skiff is one file that adds an entry to areas.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/pprof"
+	"strings"
+	"syscall"
+)
+
+// area is a part of skiff with its benchmarks.
+type area struct {
+	name string
+	// about is a sentence for the report on what is measured and how.
+	about string
+	run   func(ctx context.Context, b *bench) error
+}
+
+// areas are all areas, in the report's order.
+func areas() []area {
+	return []area{
+		{"store", storeAbout, runStore},
+	}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// run is main without the process around it.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	only := flags.String("only", "", "comma-separated areas to run; all where empty")
+	quick := flags.Bool("quick", false, "small sizes: shows that the benchmarks run, not how fast skiff is")
+	output := flags.String("o", "", "write the report to this file too (docs/benchmarks.md)")
+	profile := flags.String("profile", "", "write a CPU profile of the whole run to this file")
+	folder := flags.String("dir", "", "folder for the data, on the disk to measure; a temporary one where empty")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	chosen, err := choose(*only)
+	if err != nil {
+		return err
+	}
+	if *profile != "" {
+		stop, err := startProfile(*profile)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
+	dir, err := os.MkdirTemp(*folder, "skiff-bench-")
+	if err != nil {
+		return fmt.Errorf("make a folder for the data: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	r := newReport(ctx, *quick)
+	for _, a := range chosen {
+		b := &bench{quick: *quick, dir: dir, progress: stderr, area: a.name}
+		if err := a.run(ctx, b); err != nil {
+			return fmt.Errorf("%s: %w", a.name, err)
+		}
+		r.add(a, b)
+	}
+	r.end()
+	text := r.markdown()
+	if _, err := io.WriteString(stdout, text); err != nil {
+		return fmt.Errorf("print the report: %w", err)
+	}
+	if *output != "" {
+		if err := os.WriteFile(*output, []byte(text), 0o644); err != nil { //nolint:gosec // a document for everyone.
+			return fmt.Errorf("write the report: %w", err)
+		}
+	}
+	return nil
+}
+
+// choose picks the areas named, in the report's order.
+func choose(only string) ([]area, error) {
+	all := areas()
+	if only == "" {
+		return all, nil
+	}
+	var chosen []area
+	var names []string
+	wanted := make(map[string]bool)
+	for name := range strings.SplitSeq(only, ",") {
+		wanted[strings.TrimSpace(name)] = true
+	}
+	for _, a := range all {
+		names = append(names, a.name)
+		if wanted[a.name] {
+			chosen = append(chosen, a)
+			delete(wanted, a.name)
+		}
+	}
+	for name := range wanted {
+		return nil, fmt.Errorf("there is no area %q; there are %s", name, strings.Join(names, ", "))
+	}
+	return chosen, nil
+}
+
+// startProfile begins a CPU profile and returns what ends it.
+func startProfile(path string) (stop func() error, err error) {
+	f, err := os.Create(path) //nolint:gosec // where the user said.
+	if err != nil {
+		return nil, fmt.Errorf("profile: %w", err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("profile: %w", err), f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
+}
