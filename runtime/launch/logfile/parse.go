@@ -71,7 +71,13 @@ func Size(e launch.LogEntry) int64 {
 
 // appendEntry renders one line.
 func appendEntry(b []byte, at time.Time, stream string, partial bool, text []byte) []byte {
-	b = at.UTC().AppendFormat(b, timeLayout)
+	return appendStamped(b, appendTime(nil, at), stream, partial, text)
+}
+
+func appendTime(b []byte, at time.Time) []byte { return at.UTC().AppendFormat(b, timeLayout) }
+
+func appendStamped(b, stamp []byte, stream string, partial bool, text []byte) []byte {
+	b = append(b, stamp...)
 	b = append(b, ' ')
 	b = append(b, stream...)
 	if partial {

@@ -43,11 +43,13 @@ type Writer struct {
 	next    int    // index of the file after the current one
 	files   []kept // those on disk, the current one last
 	line    []byte // the batch for the current file
-	text    int64  // output bytes in line
-	written int64  // output bytes in all
-	dropped int64  // of them, not on disk
-	err     error  // the last failure of the disk
-	blocked bool   // no file could be had; the next Stream.Write tries again
+	stamp   []byte // stampAt, rendered
+	stampAt time.Time
+	text    int64 // output bytes in line
+	written int64 // output bytes in all
+	dropped int64 // of them, not on disk
+	err     error // the last failure of the disk
+	blocked bool  // no file could be had; the next Stream.Write tries again
 }
 
 // kept is one file that lies on disk.
@@ -109,7 +111,11 @@ func (w *Writer) entry(at time.Time, stream string, partial bool, text []byte) {
 		w.dropped += size
 		return
 	}
-	w.line = appendEntry(w.line, at, stream, partial, text)
+	if !at.Equal(w.stampAt) || w.stamp == nil {
+		// All that one read brought has one time.
+		w.stamp, w.stampAt = appendTime(w.stamp[:0], at), at
+	}
+	w.line = appendStamped(w.line, w.stamp, stream, partial, text)
 	w.text += size
 	w.written += size
 }
