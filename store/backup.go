@@ -22,7 +22,7 @@ const (
 
 // contextWriter ends a long copy when its context does.
 type contextWriter struct {
-	ctx context.Context //nolint:containedctx // a Writer has no other way to be told.
+	ctx context.Context // a Writer has no other way to be told.
 	w   io.Writer
 }
 

@@ -23,7 +23,7 @@ func trimLog(log *bolt.Bucket, next *state, cfg Config, added int) error {
 	row, value := cursor.First()
 	for row != nil && len(rows) < 2*added+trimSpare {
 		revision := binary.BigEndian.Uint64(row)
-		over := next.revision-next.compacted > uint64(cfg.LogRevisions) || next.logBytes > cfg.LogBytes //nolint:gosec // a positive setting.
+		over := next.revision-next.compacted > uint64(cfg.LogRevisions) || next.logBytes > cfg.LogBytes
 		if !over || revision >= next.revision {
 			break
 		}

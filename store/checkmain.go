@@ -94,7 +94,7 @@ func runCheck(ctx context.Context, command []string, path string, full bool) err
 	if full {
 		args = append(args, "--full")
 	}
-	child := exec.CommandContext(ctx, command[0], args...) //nolint:gosec // the command is the daemon's own.
+	child := exec.CommandContext(ctx, command[0], args...)
 	var out limitedBuffer
 	child.Stdout, child.Stderr = &out, &out
 	err = child.Run()

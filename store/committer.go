@@ -178,7 +178,7 @@ func (s *Store) apply(b buckets, r *request, changed overlay, next *state) ([]*e
 		if c.event == "" {
 			continue
 		}
-		e, err := b.write(c, next, uint32(i)) //nolint:gosec // a request has far fewer than 2³² ops.
+		e, err := b.write(c, next, uint32(i))
 		if err != nil {
 			return nil, err
 		}

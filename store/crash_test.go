@@ -142,7 +142,6 @@ func crashOnce(t *testing.T, path string, acknowledged map[int]int) (commits int
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	//nolint:gosec // a moment, not a secret.
 	timer := time.AfterFunc(time.Duration(1+rand.IntN(150))*time.Millisecond, func() { _ = child.Process.Kill() })
 	defer timer.Stop()
 	lines := bufio.NewReader(out)
@@ -185,7 +184,7 @@ func verifyCrashed(t *testing.T, path string, acknowledged map[int]int, round in
 	}()
 	for w := range crashWriters {
 		step := lastStep(s, w)
-		if ack, any := acknowledged[w]; any && step < ack {
+		if ack, told := acknowledged[w]; told && step < ack {
 			t.Errorf("round %d: writer %d was told of step %d, the store has %d", round, w, ack, step)
 		}
 		if step < 0 {

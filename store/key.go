@@ -134,7 +134,7 @@ func timeValue(t time.Time, descending bool) string {
 	default:
 		nanos = t.UnixNano()
 	}
-	ordered := uint64(nanos) ^ 1<<63 //nolint:gosec // flipping the sign bit is what makes the order unsigned.
+	ordered := uint64(nanos) ^ 1<<63
 	if descending {
 		ordered = ^ordered
 	}

@@ -304,12 +304,9 @@ func (m *machine) check(t *rapid.T) {
 }
 
 // TestAgainstModel runs random histories on a store and on the model.
-func TestAgainstModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		dir, err := os.MkdirTemp("", "skiff-model-")
-		if err != nil {
-			t.Fatal(err)
-		}
+func TestAgainstModel(tt *testing.T) {
+	rapid.Check(tt, func(t *rapid.T) {
+		dir := tt.TempDir()
 		defer func() { _ = os.RemoveAll(dir) }()
 		m := &machine{dir: dir, model: storetest.NewModel(1)}
 		m.open(t)

@@ -34,7 +34,7 @@ func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
 func checksum(key string, sealed []byte) uint32 {
 	table := castagnoli()
-	crc := crc32.Update(0, table, unsafe.Slice(unsafe.StringData(key), len(key))) //nolint:gosec // read only, saves a copy per value.
+	crc := crc32.Update(0, table, unsafe.Slice(unsafe.StringData(key), len(key)))
 	return crc32.Update(crc, table, sealed)
 }
 
@@ -82,8 +82,8 @@ func parseRecord(rawKey string, value []byte) (record, error) {
 	}
 	return record{
 		revision: binary.BigEndian.Uint64(value[5:]),
-		block:    rest[n : n+int(length)], //nolint:gosec // length was compared with an int above.
-		json:     rest[n+int(length):],    //nolint:gosec // as above.
+		block:    rest[n : n+int(length)],
+		json:     rest[n+int(length):],
 	}, nil
 }
 
@@ -109,7 +109,7 @@ func cutCounted(b []byte) (string, []byte, bool) {
 	if n <= 0 || length > uint64(len(b)-n) {
 		return "", nil, false
 	}
-	end := n + int(length) //nolint:gosec // length was compared with an int above.
+	end := n + int(length)
 	return string(b[n:end]), b[end:], true
 }
 

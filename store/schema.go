@@ -41,7 +41,7 @@ func (s state) encode() []byte {
 	b := make([]byte, 4, 28)
 	b = binary.BigEndian.AppendUint64(b, s.revision)
 	b = binary.BigEndian.AppendUint64(b, s.compacted)
-	b = binary.BigEndian.AppendUint64(b, uint64(s.logBytes)) //nolint:gosec // a size, never negative.
+	b = binary.BigEndian.AppendUint64(b, uint64(s.logBytes))
 	binary.BigEndian.PutUint32(b, checksum(metaState, b[4:]))
 	return b
 }
@@ -53,7 +53,7 @@ func parseState(b []byte) (state, error) {
 	return state{
 		revision:  binary.BigEndian.Uint64(b[4:]),
 		compacted: binary.BigEndian.Uint64(b[12:]),
-		logBytes:  int64(binary.BigEndian.Uint64(b[20:])), //nolint:gosec // written from an int64.
+		logBytes:  int64(binary.BigEndian.Uint64(b[20:])),
 	}, nil
 }
 

@@ -64,8 +64,9 @@ func (o ListOptions) decodeToken(token string) (position, error) {
 		return fail("belongs to a list with other options")
 	}
 	var p position
-	rest, ok := body[5:], true
+	rest := body[5:]
 	for _, part := range []*string{&p.value, &p.namespace, &p.name} {
+		var ok bool
 		if *part, rest, ok = cutCounted(rest); !ok {
 			return fail("is malformed")
 		}

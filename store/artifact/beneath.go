@@ -35,7 +35,7 @@ func (f fd) stat() (unix.Stat_t, error) {
 
 // file hands the descriptor over to an *os.File, which closes it.
 func (f fd) file(name string) *os.File {
-	return os.NewFile(uintptr(f), name) //nolint:gosec // a descriptor is not negative.
+	return os.NewFile(uintptr(f), name)
 }
 
 type fileKind int
@@ -197,7 +197,7 @@ func resolveBeneath(dir fd, subpath string, flags int) (fd, error) {
 	var out int
 	err := retry(func() (err error) {
 		out, err = unix.Openat2(int(dir), subpath, &unix.OpenHow{
-			Flags:   uint64(flags), //nolint:gosec // flags are small constants.
+			Flags:   uint64(flags),
 			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
 		})
 		return err

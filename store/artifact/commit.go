@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -76,7 +77,7 @@ func (r *Repository) Commit(ctx context.Context, namespace, uri string) (info In
 
 // committing is one Commit's walk.
 type committing struct {
-	ctx   context.Context //nolint:containedctx // lives as long as the call.
+	ctx   context.Context // lives as long as the call.
 	owner uint32
 	info  Info
 	// top is the artifact's own folder, which links must not leave.
@@ -153,7 +154,7 @@ func (c *committing) dir(f fd, below []string) error {
 		return pathError(err, below)
 	}
 	for _, name := range list {
-		if err := c.entry(f, name, append(below[:len(below):len(below)], name)); err != nil {
+		if err := c.entry(f, name, append(slices.Clip(below), name)); err != nil {
 			return err
 		}
 	}
@@ -216,7 +217,7 @@ func openAt2(dir fd, name string, flags int, mode uint32) (fd, error) {
 
 // contextWriter ends a long copy when its context does.
 type contextWriter struct {
-	ctx context.Context //nolint:containedctx // a Writer has no other way to be told.
+	ctx context.Context // a Writer has no other way to be told.
 	w   io.Writer
 }
 

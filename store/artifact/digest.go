@@ -61,7 +61,7 @@ func (r *Repository) Digest(ctx context.Context, namespace, uri string) (Digest,
 }
 
 type digesting struct {
-	ctx         context.Context //nolint:containedctx // lives as long as the call.
+	ctx         context.Context // lives as long as the call.
 	buffer      []byte
 	size, files int64
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"sort"
 	"strconv"
 
@@ -34,10 +35,7 @@ func NewModel(revision uint64) *Model {
 // Commit does what the store's does, but for what it makes up itself: uids and
 // times, which Settle takes over. Its error is one of the store's classes.
 func (m *Model) Commit(ops ...store.Op) (uint64, error) {
-	next := &Model{Revision: m.Revision + 1, Objects: make(map[store.Key]*Thing, len(m.Objects))}
-	for k, v := range m.Objects {
-		next.Objects[k] = v
-	}
+	next := &Model{Revision: m.Revision + 1, Objects: maps.Clone(m.Objects)}
 	seen := make(map[store.Key]bool)
 	for _, op := range ops {
 		if err := next.apply(op, m.Objects, seen); err != nil {

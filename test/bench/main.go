@@ -88,7 +88,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return fmt.Errorf("print the report: %w", err)
 	}
 	if *output != "" {
-		if err := os.WriteFile(*output, []byte(text), 0o644); err != nil { //nolint:gosec // a document for everyone.
+		if err := os.WriteFile(*output, []byte(text), 0o644); err != nil {
 			return fmt.Errorf("write the report: %w", err)
 		}
 	}
@@ -122,7 +122,7 @@ func choose(only string) ([]area, error) {
 
 // startProfile begins a CPU profile and returns what ends it.
 func startProfile(path string) (stop func() error, err error) {
-	f, err := os.Create(path) //nolint:gosec // where the user said.
+	f, err := os.Create(path)
 	if err != nil {
 		return nil, fmt.Errorf("profile: %w", err)
 	}

@@ -133,7 +133,7 @@ func round(ctx context.Context, writers int, span time.Duration, write writeFunc
 	var group sync.WaitGroup
 	for w := range writers {
 		group.Go(func() {
-			rng := rand.New(rand.NewPCG(uint64(w), uint64(begin.UnixNano()))) //nolint:gosec // chooses objects, not secrets.
+			rng := rand.New(rand.NewPCG(uint64(w), uint64(begin.UnixNano())))
 			var mine []time.Duration
 			for n := 0; time.Since(begin) < span; n++ {
 				at := time.Now()

@@ -41,6 +41,11 @@ func runStore(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	b.say("filled in %.1f s", time.Since(begin).Seconds())
+	info, err := os.Stat(large.path)
+	if err != nil {
+		return fmt.Errorf("look at the store's file: %w", err)
+	}
+	b.figure("file with all objects, indexes and change log", megabytes(), noBar(), []float64{float64(info.Size()) / 1e6})
 	// Lists first: the writes make the stores larger.
 	if err := storeLists(ctx, b, large, small); err != nil {
 		return err
@@ -166,7 +171,7 @@ func pageTime(ctx context.Context, f *fleet, opts store.ListOptions) (float64, e
 // file, in turns with the store.
 func storeAgainstBatch(ctx context.Context, b *bench, f *fleet) (err error) {
 	path := filepath.Join(b.dir, "batch.db")
-	out, err := os.Create(path) //nolint:gosec // in the benchmark's own folder.
+	out, err := os.Create(path)
 	if err != nil {
 		return fmt.Errorf("copy the store: %w", err)
 	}
@@ -217,7 +222,7 @@ func (p *batchPeer) create(context.Context, *rand.Rand, int, int) error {
 // storeCheck shows what a start costs.
 func storeCheck(ctx context.Context, b *bench, f *fleet) error {
 	path := filepath.Join(b.dir, "check.db")
-	out, err := os.Create(path) //nolint:gosec // in the benchmark's own folder.
+	out, err := os.Create(path)
 	if err != nil {
 		return fmt.Errorf("copy the store: %w", err)
 	}
