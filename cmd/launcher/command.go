@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -99,8 +100,8 @@ func (l *launcher) prepare(cmd launch.Command) (program, int, error) {
 		if who.uid != os.Geteuid() || who.gid != os.Getegid() {
 			l.who = who
 		}
-		if _, ok := lookupEnv(env, "HOME"); !ok && who.home != "" {
-			env = append(env, "HOME="+who.home)
+		if who.home != "" && l.needsHome(env, cmd.Env) {
+			env = mergeEnv(env, []string{"HOME=" + who.home})
 		}
 	}
 	dir := cmd.Dir
@@ -125,6 +126,17 @@ func (l *launcher) prepare(cmd launch.Command) (program, int, error) {
 		return program{}, code, err
 	}
 	return program{path: path, argv: cmd.Argv, env: env, dir: dir, who: l.who}, 0, nil
+}
+
+// needsHome: a container engine sets the home of the user that the launcher is,
+// which is not the command's.
+func (l *launcher) needsHome(env, asked []string) bool {
+	home, set := lookupEnv(env, "HOME")
+	if _, explicit := lookupEnv(asked, "HOME"); explicit || !set || l.who == nil {
+		return !set
+	}
+	own, err := resolveUser(strconv.Itoa(os.Geteuid()))
+	return err == nil && home == own.home
 }
 
 // start connects the command's outputs to the log and starts it.
