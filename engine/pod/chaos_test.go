@@ -30,7 +30,7 @@ func TestChaos(t *testing.T) {
 		round++
 		dir := filepath.Join(folder, fmt.Sprint(round))
 		defer func() { _ = os.RemoveAll(dir) }()
-		w := newWorld()
+		w := newWorld(filepath.Join(dir, "world"))
 		w.faults = randomFaults(rand.New(rand.NewPCG(seed, 2)), rapid.IntRange(0, 15).Draw(t, "faults"))
 		r := openRig(t, dir, w, func(cfg *Config) {
 			cfg.Node.Devices = []scheduler.Device{{UUID: "GPU-0", Healthy: true}, {UUID: "GPU-1", Index: 1, Healthy: true}}

@@ -212,29 +212,35 @@ func (r *run) finish(ctx context.Context, end *ending) error {
 	return err
 }
 
-// settlePatience is how long after a stop the exit records may take to arrive:
-// they are news for people by then, not proof.
-const settlePatience = 2 * time.Second
+// settlePatience is how long the records of containers that were stopped just
+// now may take to arrive by themselves.
+const settlePatience = 100 * time.Millisecond
 
-// settle waits for the records of containers that were stopped just now.
+// settle waits for the records of containers that were stopped, and asks for
+// those that do not come: they are for people by then, not proof, so one that
+// cannot be had does not hold up the end.
 func (r *run) settle(ctx context.Context) {
 	timer := time.NewTimer(settlePatience)
 	defer timer.Stop()
-	late := false
-	for !late {
-		open := slices.ContainsFunc(r.units, func(u *unit) bool {
-			con, known := r.state(u)
-			return known && stateRank(con.State) >= stateRank(runtime.StateWaiting) && !r.ended(u)
-		})
-		if !open {
-			return
-		}
+	open := func(u *unit) bool {
+		con, known := r.state(u)
+		return known && stateRank(con.State) >= stateRank(runtime.StateWaiting) && !r.ended(u)
+	}
+	for slices.ContainsFunc(r.units, open) {
 		select {
 		case <-r.bell:
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-			late = true
+			for _, u := range r.units {
+				if !open(u) {
+					continue
+				}
+				if err := r.confirm(ctx, u); err != nil {
+					r.c.log.Debug("no record of a stopped container", "container", u.name, "error", err)
+				}
+			}
+			return
 		}
 	}
 }

@@ -43,7 +43,7 @@ type rig struct {
 
 func newRig(t *testing.T, change func(*Config)) *rig {
 	t.Helper()
-	r := openRig(t, t.TempDir(), newWorld(), change)
+	r := openRig(t, t.TempDir(), nil, change)
 	t.Cleanup(r.close)
 	return r
 }
@@ -53,6 +53,9 @@ func openRig(t tb, dir string, w *world, change func(*Config)) *rig {
 	s, err := store.Open(context.Background(), store.Config{Path: filepath.Join(dir, "skiff.db"), Kinds: []store.Kind{Kind()}})
 	if err != nil {
 		t.Fatalf("open store: %v", err)
+	}
+	if w == nil {
+		w = newWorld(filepath.Join(dir, "world"))
 	}
 	r := &rig{t: t, dir: dir, store: s, world: w}
 	r.cfg = Config{
@@ -95,15 +98,7 @@ func (r *rig) down() {
 
 func (r *rig) close() {
 	r.down()
-	r.world.mu.Lock()
-	for _, c := range r.world.containers {
-		if !c.stopped {
-			c.stopped = true
-			close(c.stop)
-		}
-	}
-	r.world.mu.Unlock()
-	r.world.wg.Wait()
+	r.world.machine.Close()
 	if err := r.store.Close(); err != nil {
 		r.t.Fatalf("close store: %v", err)
 	}

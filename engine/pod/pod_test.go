@@ -27,7 +27,7 @@ func TestSuccess(t *testing.T) {
 	if running.Status.Claim == nil || running.Status.Claim.CPUMilli != DefaultCPUMilli {
 		t.Errorf("a running pod has no claim: %+v", running.Status.Claim)
 	}
-	spec, cmd := r.world.specOf(containerName(p.UID, "main", 0))
+	spec, cmd := r.world.seenSpec(containerName(p.UID, "main", 0))
 	if diff := cmp.Diff(map[string]string{
 		core.LabelStore: r.store.ID(), core.LabelPod: "a", core.LabelPodUID: p.UID, core.LabelContainer: "main",
 		core.LabelRun: "r1", core.LabelTask: "t1",
@@ -42,7 +42,7 @@ func TestSuccess(t *testing.T) {
 		t.Errorf("status = %+v", got.Status)
 	}
 	s := got.Status.ContainerStatuses[0]
-	if s.Terminated == nil || s.Terminated.ExitCode != 0 || s.ImageID != "sha256:busybox" || s.StartedAt.IsZero() {
+	if s.Terminated == nil || s.Terminated.ExitCode != 0 || s.ImageID != "memory:busybox" || s.StartedAt.IsZero() {
 		t.Errorf("container status = %+v", s)
 	}
 	r.eventually("the container's removal", func() bool { return len(r.world.names()) == 0 })
@@ -78,7 +78,6 @@ func TestFailures(t *testing.T) {
 		infra   bool
 	}{
 		{name: "exit code", command: []string{"exit", "3"}, reason: "Error", message: "exited with code 3"},
-		{name: "cannot run", command: []string{"nonsense"}, reason: "ContainerCannotRun", message: "check the command"},
 		{name: "image at once", images: runtime.ErrImageUnavailable, reason: ReasonImageUnavailable, message: "busybox"},
 		{name: "image after tries", images: runtime.ErrImageUnavailable, pulls: true, reason: ReasonErrImagePull, message: "3 tries"},
 		{name: "policy", images: runtime.ErrPolicy, reason: ReasonPolicy},
@@ -103,11 +102,9 @@ func TestFailures(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, nil)
 			r.world.mu.Lock()
-			r.world.pulls = tt.pulls
-			if tt.images != nil {
-				r.world.images["busybox"] = fmt.Errorf("no: %w", tt.images)
-			}
+			r.world.preparesNot = !tt.pulls
 			r.world.mu.Unlock()
+			r.world.machine.RefuseImage("busybox", tt.images)
 			r.down()
 			r.up() // with the capabilities as they are now
 			p := podNamed("a", tt.command...)
@@ -291,6 +288,7 @@ func TestGang(t *testing.T) {
 func TestInitAndSidecar(t *testing.T) {
 	r := newRig(t, nil)
 	p := podNamed("a", "run", "50", "out", "x", "1")
+	p.Spec.Skiff = &core.PodExtension{Outputs: []core.OutputFile{{Name: "x", Path: "/tmp/x"}}}
 	p.Spec.InitContainers = []core.Container{
 		{Name: "first", Image: "busybox", Command: []string{"run", "20"}},
 		{Name: "side", Image: "busybox", Command: []string{"hang"}, RestartPolicy: "Always"},
@@ -384,7 +382,7 @@ func TestAdoption(t *testing.T) {
 func TestOrphansAreRemovedAfterTheirGrace(t *testing.T) {
 	r := newRig(t, func(cfg *Config) { cfg.OrphanGrace = 100 * time.Millisecond })
 	r.down()
-	id, err := r.world.Create(t.Context(), runtime.ContainerSpec{Name: "skiff-x-main.0", Labels: map[string]string{core.LabelPodUID: "x"}})
+	id, err := r.world.Create(t.Context(), runtime.ContainerSpec{Name: "skiff-x-main.0", PodDir: t.TempDir(), Container: "main", Labels: map[string]string{core.LabelPodUID: "x"}})
 	if err != nil {
 		t.Fatal(err)
 	}

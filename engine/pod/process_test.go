@@ -27,7 +27,7 @@ func newProcessRig(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, dir: dir, store: s, world: newWorld()}
+	r := &rig{t: t, dir: dir, store: s, world: newWorld(filepath.Join(dir, "world"))}
 	backend := func() runtime.Backend {
 		b, err := process.New(process.Config{StateDir: dir, LauncherPath: launcher, Level: process.LevelProcess, NoCgroups: true})
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/runtime"
+	"github.com/skiff-ml/skiff/runtime/launch"
 	"github.com/skiff-ml/skiff/scheduler"
 	"github.com/skiff-ml/skiff/store"
 )
@@ -141,7 +142,8 @@ func TestDemand(t *testing.T) {
 
 func testRun(t *testing.T, p *core.Pod, change func(*Config)) *run {
 	t.Helper()
-	cfg := Config{Store: idStore{}, Backend: newWorld(), StateDir: t.TempDir()}
+	dir := t.TempDir()
+	cfg := Config{Store: idStore{}, Backend: newWorld(filepath.Join(dir, "world")), StateDir: dir}
 	if change != nil {
 		change(&cfg)
 	}
@@ -249,10 +251,14 @@ func TestContainerSpec(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	volume, err := r.c.backend.EnsureVolume(t.Context(), "default", "data")
+	if err != nil {
+		t.Fatal(err)
+	}
 	want := []runtime.Mount{
 		{HostPath: "/ca.pem", Path: "/etc/ca.pem", ReadOnly: true},
 		{HostPath: dir, Path: "/minio", ReadOnly: true},
-		{HostPath: "/volumes/default/data", Path: "/data", ReadOnly: true},
+		{HostPath: volume, Path: "/data", ReadOnly: true},
 		{HostPath: filepath.Join(dir, "x/y"), Path: "/sub"},
 		{HostPath: filepath.Join(r.dir, scratchDir, "tmp"), Path: "/scratch"},
 		{HostPath: dir, Path: "/minio/bucket/out"},
@@ -449,5 +455,43 @@ func TestWhatALaggingWatchShowsIsThePast(t *testing.T) {
 		if n := r.world.starts[containerName(p.UID, "main", 0)]; n != 1 {
 			t.Errorf("pod %s was started %d times", p.Name, n)
 		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	record := func(reason string, code int) *launch.ExitRecord {
+		return &launch.ExitRecord{Reason: reason, ExitCode: code, Message: "detail"}
+	}
+	tests := []struct {
+		name    string
+		con     runtime.Container
+		reason  string
+		message string
+		infra   bool
+	}{
+		{"lost", runtime.Container{State: runtime.StateLost, Message: "why"}, ReasonLost, "container main was lost: why", true},
+		{"no record", runtime.Container{State: runtime.StateExited}, ReasonLost, "left no record", true},
+		{"cannot run", runtime.Container{State: runtime.StateExited, Exit: record(launch.ReasonCannotRun, 127)}, launch.ReasonCannotRun, "could not run its command: detail; check the command and the image busybox", false},
+		{"memory", runtime.Container{State: runtime.StateExited, Exit: record(launch.ReasonOOMKilled, 137)}, launch.ReasonOOMKilled, "needed more than its memory limit of 1Gi", false},
+		{"shutdown", runtime.Container{State: runtime.StateExited, Exit: record(launch.ReasonShutdown, 143)}, launch.ReasonShutdown, "was ended from outside", true},
+		{"somebody stopped it", runtime.Container{State: runtime.StateExited, Exit: record(launch.ReasonStopped, 143)}, launch.ReasonShutdown, "was ended from outside", true},
+		{"signal", runtime.Container{State: runtime.StateExited, Exit: &launch.ExitRecord{Reason: launch.ReasonError, Signal: 11, ExitCode: 139}}, launch.ReasonError, "was ended by signal 11", false},
+		{"code", runtime.Container{State: runtime.StateExited, Exit: record(launch.ReasonError, 2)}, launch.ReasonError, "exited with code 2: detail", false},
+		{"code 0 without success", runtime.Container{State: runtime.StateExited, Exit: record(launch.ReasonError, 0)}, launch.ReasonError, "exited with code 0", false},
+		{"output", runtime.Container{State: runtime.StateExited, Exit: &launch.ExitRecord{Reason: launch.ReasonError, ExitCode: 1, OutputErrors: map[string]string{"x": "too large"}}},
+			launch.ReasonError, `output "x" could not be read: too large`, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := podNamed("a", "x")
+			limit("memory", "1Gi")(p)
+			r := testRun(t, p, nil)
+			tt.con.Name, tt.con.ID = r.main[0].name, "id"
+			r.seen[tt.con.Name] = tt.con
+			got := r.verdict()
+			if got.succeeded || got.reason != tt.reason || got.infrastructure != tt.infra || !strings.Contains(got.message, tt.message) {
+				t.Errorf("verdict = %+v, want %s, %q", got, tt.reason, tt.message)
+			}
+		})
 	}
 }
