@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -106,22 +107,73 @@ func (d *decoder) document(pkg *Package, root *yaml.Node) {
 	}
 	wrapped, platform := hasKey(root, "pipelineSpec", "pipeline_spec"), hasKey(root, "platforms") && !hasKey(root, "pipelineInfo", "pipeline_info")
 	switch {
+	case hasKey(root, "apiVersion") && hasKey(root, "kind"):
+		d.manifest(pkg, root)
 	case wrapped:
 		d.wrapper(pkg, root)
 	case platform:
 		d.platform(pkg, root, nil)
 	case pkg.Spec != nil:
-		d.problem(nil, root, "a second pipeline; a package holds one, and perhaps a document with platforms").Hint = "give them as two files"
+		d.second(root)
 	default:
 		pkg.Spec, pkg.spec = &PipelineSpec{}, root
 		d.decode(reflect.ValueOf(pkg.Spec).Elem(), root, nil, 1)
 	}
 }
 
+func (d *decoder) second(root *yaml.Node) {
+	d.problem(nil, root, "a second pipeline; a package holds one, and perhaps a document with platforms").Hint = "give them as two files"
+}
+
+// manifest is the form in which the compiler writes a pipeline as objects of
+// the Kubernetes API (kubernetes_manifest_format): a Pipeline, which only names
+// it, and a PipelineVersion, which holds it.
+type manifest struct {
+	APIVersion string         `json:"apiVersion"`
+	Kind       string         `json:"kind"`
+	Metadata   map[string]any `json:"metadata"`
+	Spec       manifestSpec   `json:"spec"`
+	Status     map[string]any `json:"status"`
+}
+
+type manifestSpec struct {
+	DisplayName   string            `json:"displayName"`
+	Description   string            `json:"description"`
+	PipelineName  string            `json:"pipelineName"`
+	CodeSourceURL string            `json:"codeSourceURL"`
+	Tags          map[string]string `json:"tags"`
+	PipelineSpec  *PipelineSpec     `json:"pipelineSpec"`
+	PlatformSpec  *PlatformSpec     `json:"platformSpec"`
+}
+
+// manifest decodes one such object.
+func (d *decoder) manifest(pkg *Package, root *yaml.Node) {
+	kind, version := child(root, "kind"), child(root, "apiVersion")
+	if (kind.Value != "Pipeline" && kind.Value != "PipelineVersion") || !strings.HasPrefix(version.Value, "pipelines.kubeflow.org/") {
+		d.problem((*place)(nil).key("kind"), kind, "want a pipeline, got %s %s", clip(version.Value, 60), clip(kind.Value, 60)).
+			Hint = "give the file that the KFP compiler wrote"
+		return
+	}
+	var m manifest
+	d.decode(reflect.ValueOf(&m).Elem(), root, nil, 1)
+	if m.Spec.PipelineSpec == nil {
+		return // a Pipeline; without a PipelineVersion the package is empty
+	}
+	if pkg.Spec != nil {
+		d.second(root)
+		return
+	}
+	spec := child(root, "spec")
+	pkg.Spec, pkg.spec = m.Spec.PipelineSpec, child(spec, "pipelineSpec")
+	if m.Spec.PlatformSpec != nil {
+		d.keepPlatform(pkg, m.Spec.PlatformSpec, child(spec, "platformSpec"), (*place)(nil).keys("spec", "platformSpec"))
+	}
+}
+
 // wrapper decodes a PipelineJob.
 func (d *decoder) wrapper(pkg *Package, root *yaml.Node) {
 	if pkg.Spec != nil {
-		d.problem(nil, root, "a second pipeline; a package holds one, and perhaps a document with platforms").Hint = "give them as two files"
+		d.second(root)
 		return
 	}
 	var j job
@@ -132,7 +184,7 @@ func (d *decoder) wrapper(pkg *Package, root *yaml.Node) {
 	}
 	pkg.Spec, pkg.spec = j.PipelineSpec, child(root, "pipelineSpec")
 	if j.PlatformSpec != nil {
-		d.onlyKubernetes(pkg, j.PlatformSpec, child(root, "platformSpec"), (*place)(nil).key("platformSpec"))
+		d.keepPlatform(pkg, j.PlatformSpec, child(root, "platformSpec"), (*place)(nil).key("platformSpec"))
 	}
 	pkg.Parameters = map[string]json.RawMessage{}
 	for name, value := range j.RuntimeConfig.Parameters {
@@ -159,22 +211,16 @@ func (d *decoder) keepParameter(pkg *Package, name string, value any) {
 func (d *decoder) platform(pkg *Package, root *yaml.Node, at *place) {
 	var spec PlatformSpec
 	d.decode(reflect.ValueOf(&spec).Elem(), root, at, 1)
-	d.onlyKubernetes(pkg, &spec, root, at)
+	d.keepPlatform(pkg, &spec, root, at)
 }
 
-// onlyKubernetes takes the one platform that is known out of a PlatformSpec.
-func (d *decoder) onlyKubernetes(pkg *Package, spec *PlatformSpec, root *yaml.Node, at *place) {
+// keepPlatform takes the one platform that is known out of a PlatformSpec.
+func (d *decoder) keepPlatform(pkg *Package, spec *PlatformSpec, root *yaml.Node, at *place) {
 	if pkg.Platform != nil {
 		d.problem(at.key("platforms"), root, "platform settings are given twice")
 		return
 	}
-	for name := range spec.Platforms {
-		if name != "kubernetes" {
-			d.problem(at.keys("platforms", name), child(child(root, "platforms"), name), "unknown platform").
-				Hint = "only kubernetes is known; remove the others"
-		}
-	}
-	pkg.Platform, pkg.platform = spec.Platforms["kubernetes"], child(child(root, "platforms"), "kubernetes")
+	pkg.Platform, pkg.platform = spec.Platforms.Kubernetes, child(child(root, "platforms"), "kubernetes")
 }
 
 // hasKey reports whether a mapping has one of the keys.
@@ -213,7 +259,7 @@ func (p *Package) Canonical() (spec, platform json.RawMessage, err error) {
 		return nil, nil, fmt.Errorf("write pipeline %s: %w", p.Spec.PipelineInfo.Name, err)
 	}
 	if p.Platform != nil {
-		wrapped := PlatformSpec{Platforms: map[string]*KubernetesPlatform{"kubernetes": p.Platform}}
+		wrapped := PlatformSpec{Platforms: Platforms{Kubernetes: p.Platform}}
 		if platform, err = json.Marshal(wrapped); err != nil {
 			return nil, nil, fmt.Errorf("write the platform settings of pipeline %s: %w", p.Spec.PipelineInfo.Name, err)
 		}
@@ -236,7 +282,7 @@ func Decode(spec, platform json.RawMessage) (*Package, error) {
 		if err := json.Unmarshal(platform, &wrapped); err != nil {
 			return nil, fmt.Errorf("read platform settings: %w", err)
 		}
-		pkg.Platform = wrapped.Platforms["kubernetes"]
+		pkg.Platform = wrapped.Platforms.Kubernetes
 	}
 	return pkg, nil
 }

@@ -2,7 +2,14 @@ package kfp
 
 // PlatformSpec is the second document of a package.
 type PlatformSpec struct {
-	Platforms map[string]*KubernetesPlatform `json:"platforms,omitempty"`
+	Platforms Platforms `json:"platforms,omitzero"`
+}
+
+// Platforms holds the settings of each platform. The published form is a map
+// with any names; settings of a platform that nobody here would read are
+// refused as unknown.
+type Platforms struct {
+	Kubernetes *KubernetesPlatform `json:"kubernetes,omitempty"`
 }
 
 // KubernetesPlatform is the one platform that is known
