@@ -1,7 +1,10 @@
 package process_test
 
 import (
+	"errors"
+	"flag"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -30,6 +33,54 @@ func open(t *testing.T, cfg process.Config) *process.Backend {
 	return b
 }
 
+// launcherFlag is for the run of this binary as another user, who has no Go.
+var launcherFlag = flag.String("launcher", "", "a launcher to use instead of building one")
+
+func launcher(t testing.TB) string {
+	t.Helper()
+	if *launcherFlag != "" {
+		return *launcherFlag
+	}
+	return launchtest.Build(t)
+}
+
+// TestUnprivileged runs the suite as a user who may do nothing: namespaces are
+// then a matter of the kernel's settings, and both ways must hold.
+func TestUnprivileged(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not root: TestConformance is the same already")
+	}
+	const nobody = 65534
+	path := launcher(t)
+	home, err := os.MkdirTemp("", "nobody-") // t.TempDir is closed to other users
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(home); err != nil {
+			t.Error(err)
+		}
+	})
+	binary := filepath.Join(home, "process.test")
+	data, err := os.ReadFile(os.Args[0])
+	if err == nil {
+		err = os.WriteFile(binary, data, 0o755)
+	}
+	if err == nil {
+		err = errors.Join(os.Chmod(home, 0o755), os.Chown(home, nobody, nobody))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary, "-test.run", "^TestConformance$", "-launcher", path)
+	cmd.Dir = home
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + home, "HOME=" + home}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("as nobody: %v\n%s", err, out)
+	}
+}
+
 func TestConformance(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -46,7 +97,7 @@ func TestConformance(t *testing.T) {
 
 func harness(t *testing.T, cfg process.Config) *runtimetest.Harness {
 	cfg.StateDir = t.TempDir()
-	cfg.LauncherPath = launchtest.Build(t)
+	cfg.LauncherPath = launcher(t)
 	b := open(t, cfg)
 	return &runtimetest.Harness{
 		Backend: b,
