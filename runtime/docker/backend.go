@@ -113,7 +113,7 @@ func newBackend(cfg Config, api dockerapi.API) (*Backend, error) {
 	return &Backend{
 		cfg: cfg, api: api, host: host.New(), bundle: bundle,
 		images: newImages(api, cfg.DockerConfig),
-		nets:   &networks{api: api, have: map[string]bool{}},
+		nets:   &networks{api: api, labels: cfg.Labels, have: map[string]bool{}},
 		starts: make(chan struct{}, cfg.MaxStarts),
 		metas:  map[string]meta{}, gone: map[string]time.Time{}, groups: map[string]group{},
 		watchers: map[*watcher]struct{}{}, naming: map[string]*naming{},

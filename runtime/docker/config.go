@@ -59,7 +59,7 @@ type Config struct {
 	// DockerConfig is a docker config.json with registry credentials; empty
 	// means $DOCKER_CONFIG/config.json or ~/.docker/config.json.
 	DockerConfig string
-	// Labels are put on every container, beneath its own.
+	// Labels are put on every container, beneath its own, and on networks.
 	Labels map[string]string
 	// MaxStarts bounds the starts under way: an engine starts no more
 	// containers a second at eight in parallel than at two for each core.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -15,7 +16,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/runtime"
 	"github.com/skiff-ml/skiff/runtime/docker"
 	"github.com/skiff-ml/skiff/runtime/docker/dockerapi"
@@ -103,6 +103,7 @@ func (r *rig) cleanUp() {
 			r.Errorf("remove %s: %v", c.ID, err)
 		}
 	}
+	r.removeNetworks(ctx)
 	_ = r.api.Close() // Nothing is under way any more.
 }
 
@@ -134,4 +135,29 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-var _ = core.LabelStore
+// removeNetworks removes those of the test's own namespaces.
+func (r *rig) removeNetworks(ctx context.Context) {
+	r.Helper()
+	filter := "label=" + labelTest + "=" + r.cfg.Labels[labelTest]
+	out, err := r.docker(ctx, "network", "ls", "-q", "--filter", filter)
+	if err != nil {
+		r.Logf("list networks: %v", err)
+		return
+	}
+	for id := range strings.FieldsSeq(out) {
+		// The namespace "default" is everybody's: it may be in use, and stays.
+		if _, err := r.docker(ctx, "network", "rm", id); err != nil {
+			r.Logf("remove network: %v", err)
+		}
+	}
+}
+
+// docker runs the docker command against the rig's engine.
+func (r *rig) docker(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "docker", append([]string{"-H", r.cfg.Host}, args...)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("docker %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out)), nil
+}

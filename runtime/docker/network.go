@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"strings"
 	"sync"
 
@@ -23,8 +24,9 @@ const (
 
 // networks makes the bridges of namespaces, each once.
 type networks struct {
-	api dockerapi.API
-	mu  sync.Mutex
+	api    dockerapi.API
+	labels map[string]string
+	mu     sync.Mutex
 	// have are networks known to exist.
 	have map[string]bool
 	// note says what is wrong with networking here; for Capabilities.
@@ -96,10 +98,12 @@ func (n *networks) forget() {
 }
 
 func (n *networks) create(ctx context.Context, name, namespace string) error {
+	labels := map[string]string{labelNetwork: namespace}
+	maps.Copy(labels, n.labels)
 	o := dockerapi.NetworkOptions{
 		Driver:  "bridge",
 		Options: map[string]string{"com.docker.network.bridge.enable_icc": "true"},
-		Labels:  map[string]string{labelNetwork: namespace},
+		Labels:  labels,
 	}
 	err := n.api.NetworkCreate(ctx, name, o)
 	if err == nil || dockerapi.IsConflict(err) {

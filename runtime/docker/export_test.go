@@ -1,0 +1,4 @@
+package docker
+
+// SelfSigned is for the tests outside the package.
+var SelfSigned = selfSigned
