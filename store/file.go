@@ -22,6 +22,10 @@ const initialMmap = 4 << 30
 // smallestFile is two metas, a freelist and a root, of the smallest pages.
 const smallestFile = 4 * 4096
 
+// growBy is how much the file grows at a time. Each growth costs a sync of its
+// own; the space is not taken from the disk before it is used.
+const growBy = 64 << 20
+
 // openBolt opens the file. Of another process's hold on it the error tells the
 // process. The file must exist: bbolt would take an empty one for a new one.
 func openBolt(path string, timeout time.Duration, readOnly bool) (db *bolt.DB, err error) {
@@ -35,7 +39,6 @@ func openBolt(path string, timeout time.Duration, readOnly bool) (db *bolt.DB, e
 	opts := &bolt.Options{
 		Timeout: timeout, ReadOnly: readOnly,
 		FreelistType: bolt.FreelistMapType,
-		NoStatistics: true,
 	}
 	if !readOnly && strconv.IntSize == 64 {
 		opts.InitialMmapSize = initialMmap
@@ -46,6 +49,7 @@ func openBolt(path string, timeout time.Duration, readOnly bool) (db *bolt.DB, e
 	})
 	switch {
 	case err == nil:
+		db.AllocSize = growBy
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, fmt.Errorf("open store %s: %s has it open: %w", path, owner(path), ErrLocked)
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):

@@ -27,41 +27,50 @@ func (k *kindInfo) signature() string {
 
 // rebuildIndexes builds the indexes of every kind whose declaration is not the
 // one that they were built from. A rebuild that was cut off begins anew at the
-// next Open, since the declaration is noted last.
+// next Open, since the declarations are noted last.
 func (s *Store) rebuildIndexes(ctx context.Context) error {
-	names := make([]string, 0, len(s.kinds))
-	for name := range s.kinds {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	for _, name := range names {
-		if err := s.rebuildKind(ctx, s.kinds[name]); err != nil {
+	notes := make(map[string]string)
+	for name, kind := range s.kinds {
+		noted, first, err := s.indexesNoted(kind)
+		if err != nil {
+			return err
+		}
+		if !first && noted == kind.signature() {
+			continue
+		}
+		notes[metaIndexes+name] = kind.signature()
+		if first && !s.hasObjects(kind) {
+			continue
+		}
+		if err := s.rebuildKind(ctx, kind); err != nil {
 			return fmt.Errorf("build the indexes of %s: %w", name, err)
 		}
 	}
-	return nil
-}
-
-func (s *Store) rebuildKind(ctx context.Context, kind *kindInfo) error {
-	noted, first, err := s.indexesNoted(kind)
-	if err != nil || noted == kind.signature() && !first {
-		return err
-	}
-	count := 0
-	if !first || s.hasObjects(kind) {
-		if err := s.dropIndexes(ctx, kind); err != nil {
-			return err
-		}
-		if count, err = s.fillIndexes(ctx, kind); err != nil {
-			return err
-		}
-		s.log.Info("built indexes", "kind", kind.Name, "objects", count)
+	if len(notes) == 0 {
+		return nil
 	}
 	return guard(func() error {
 		return s.db.Update(func(tx *bolt.Tx) error {
-			return tx.Bucket(bucketMeta()).Put([]byte(metaIndexes+kind.Name), []byte(kind.signature()))
+			for key, signature := range notes {
+				if err := tx.Bucket(bucketMeta()).Put([]byte(key), []byte(signature)); err != nil {
+					return fmt.Errorf("note the indexes: %w", err)
+				}
+			}
+			return nil
 		})
 	})
+}
+
+func (s *Store) rebuildKind(ctx context.Context, kind *kindInfo) error {
+	if err := s.dropIndexes(ctx, kind); err != nil {
+		return err
+	}
+	count, err := s.fillIndexes(ctx, kind)
+	if err != nil {
+		return err
+	}
+	s.log.Info("built indexes", "kind", kind.Name, "objects", count)
+	return nil
 }
 
 // indexesNoted returns the declaration that the kind's indexes were built from;

@@ -30,6 +30,10 @@ type Store struct {
 	hub     *hub
 	recent  *recent // the committer's alone
 	state   state   // the committer's alone, as of the last commit
+	// freelistLimit is the constant, but for tests.
+	freelistLimit int
+	// freelistSkipped is whether commits ever went without the freelist.
+	freelistSkipped bool
 
 	health  health
 	backups sync.Mutex // one backup at a time
@@ -73,7 +77,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, db: db, kinds: kinds,
-		recent: newRecent(recentCapacity),
+		recent: newRecent(recentCapacity), freelistLimit: freelistLimit,
 	}
 	clean, err := s.load(ctx)
 	if err != nil {
@@ -151,6 +155,7 @@ func (s *Store) Close() (err error) {
 		s.hub.close()
 		s.durable.fail(ErrClosed)
 		if s.health.writable() == nil {
+			s.db.NoFreelistSync = false
 			err = guard(func() error {
 				return s.db.Update(func(tx *bolt.Tx) error {
 					return tx.Bucket(bucketMeta()).Put([]byte(metaClean), []byte("1"))
