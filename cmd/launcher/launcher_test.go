@@ -70,6 +70,7 @@ func runOnce(t *testing.T, cfg launch.Config, cmd launch.Command) (launch.ExitRe
 	write(launch.CommandFile, cmd)
 	run := exec.Command(launchtest.Build(t), dir)
 	run.Stderr = os.Stderr
+	run.Env = append(os.Environ(), "CONTROL="+dir)
 	err := run.Run()
 	data, readErr := os.ReadFile(filepath.Join(dir, launch.ExitFile))
 	if readErr != nil {
@@ -228,7 +229,7 @@ func TestHostileControlFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, dir := runOnce(t, launch.Config{Log: launch.LogConfig{MaxBytes: 8 << 10}}, sh(`
-		cd "$(readlink /proc/$PPID/cwd)"
+		cd "$CONTROL"
 		ln -s `+victim+` exit.json.tmp; ln -s `+victim+` log.1; ln -s `+victim+` log.2
 		mkfifo log.3
 		head -c 100000 /dev/zero | tr '\000' '\n'`))

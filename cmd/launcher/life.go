@@ -68,6 +68,7 @@ func (l *launcher) live() int {
 		l.cannotRun(codeNotStarted, err.Error())
 		return l.finish()
 	}
+	closeToCommand()
 	if cmd, err := commandOnDisk(); err != nil {
 		l.cannotRun(codeNotStarted, err.Error())
 		return l.finish()

@@ -8,6 +8,7 @@ import (
 // What package syscall has no name for; the numbers are the kernel's, the same
 // on every architecture that Go and skiff run on.
 const (
+	prSetDumpable       = 4
 	prSetChildSubreaper = 36
 	prSetNoNewPrivs     = 38
 	prCapBSetDrop       = 24
@@ -45,6 +46,19 @@ func restrict() {
 		}
 	}
 	prctl(prSetNoNewPrivs, 1)
+}
+
+// closeToCommand keeps a command of the launcher's own user from looking into it
+// or tracing it, where the launcher can still do its own work then: the files of
+// such a process in /proc belong to the machine's root.
+func closeToCommand() {
+	prctl(prSetDumpable, 0)
+	fd, err := syscall.Open(oomFile, syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		prctl(prSetDumpable, 1)
+		return
+	}
+	_ = syscall.Close(fd)
 }
 
 // setGroups sets this thread's supplementary groups.

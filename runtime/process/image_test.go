@@ -51,10 +51,15 @@ func wheel(t *testing.T, dir, name, version, source string) {
 // run runs a command in an image to its end and returns its record and output.
 func run(t *testing.T, b *process.Backend, name string, img runtime.Image, argv ...string) (launch.ExitRecord, string) {
 	t.Helper()
+	return runSpec(t, b, runtime.ContainerSpec{Name: name, Image: img, PodDir: t.TempDir(), Container: "main"}, argv...)
+}
+
+func runSpec(t *testing.T, b *process.Backend, spec runtime.ContainerSpec, argv ...string) (launch.ExitRecord, string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	pod := t.TempDir()
-	id, err := b.Create(ctx, runtime.ContainerSpec{Name: name, Image: img, PodDir: pod, Container: "main"})
+	pod := spec.PodDir
+	id, err := b.Create(ctx, spec)
 	if err == nil {
 		err = b.Start(ctx, id)
 	}
