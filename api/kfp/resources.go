@@ -37,17 +37,18 @@ func (r *ResourceSpec) Requirements(resolve func(string) (string, error)) (core.
 	}
 	limits, requests := map[string]core.Quantity{}, map[string]core.Quantity{}
 	for _, entry := range []struct {
-		field  string
+		field  string // of the text
+		plain  string // of the number
 		text   string
 		number float64
 		unit   string
 		name   string
 		into   map[string]core.Quantity
 	}{
-		{"resourceCpuLimit", r.ResourceCPULimit, r.CPULimit, "", core.ResourceCPU, limits},
-		{"resourceMemoryLimit", r.ResourceMemoryLimit, r.MemoryLimit, "G", core.ResourceMemory, limits},
-		{"resourceCpuRequest", r.ResourceCPURequest, r.CPURequest, "", core.ResourceCPU, requests},
-		{"resourceMemoryRequest", r.ResourceMemoryRequest, r.MemoryRequest, "G", core.ResourceMemory, requests},
+		{"resourceCpuLimit", "cpuLimit", r.ResourceCPULimit, r.CPULimit, "", core.ResourceCPU, limits},
+		{"resourceMemoryLimit", "memoryLimit", r.ResourceMemoryLimit, r.MemoryLimit, "G", core.ResourceMemory, limits},
+		{"resourceCpuRequest", "cpuRequest", r.ResourceCPURequest, r.CPURequest, "", core.ResourceCPU, requests},
+		{"resourceMemoryRequest", "memoryRequest", r.ResourceMemoryRequest, r.MemoryRequest, "G", core.ResourceMemory, requests},
 	} {
 		text, err := resolve(entry.text)
 		if err != nil {
@@ -55,7 +56,7 @@ func (r *ResourceSpec) Requirements(resolve func(string) (string, error)) (core.
 		}
 		if absent(text) && entry.number != 0 {
 			if entry.number < 0 || math.IsNaN(entry.number) || entry.number > 1e15 {
-				return out, fmt.Errorf("%s: %s is not an amount", strings.Replace(entry.field, "resource", "", 1), NumberText(entry.number))
+				return out, fmt.Errorf("%s: %s is not an amount", entry.plain, NumberText(entry.number))
 			}
 			text = strconv.FormatFloat(entry.number, 'f', -1, 64) + entry.unit
 		}
