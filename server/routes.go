@@ -190,7 +190,6 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) {
 		kube.WriteError(w, err)
 		return
 	}
-	s.cfg.Logger.Info("run submitted", "run", run.Name, "namespace", run.Namespace, "pipeline", run.Spec.PipelineName)
 	kube.WriteJSON(w, http.StatusCreated, run)
 }
 

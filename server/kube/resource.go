@@ -264,6 +264,9 @@ func taskCount(r *skiff.Run) string {
 			done += n
 		}
 	}
+	if all == 0 {
+		return ""
+	}
 	return strconv.Itoa(done) + "/" + strconv.Itoa(all)
 }
 

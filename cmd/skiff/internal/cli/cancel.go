@@ -18,11 +18,15 @@ func (a *app) cancelCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		for _, run := range args {
-			if err := c.Cancel(cmd.Context(), a.namespace, run); err != nil {
+		for _, name := range args {
+			run, err := c.Cancel(cmd.Context(), a.namespace, name)
+			if err != nil {
 				return err
 			}
-			if _, err := fmt.Fprintf(a.Out, "run %s is being cancelled\n", run); err != nil {
+			if run.Status.State.Terminal() {
+				return fmt.Errorf("run %s has already ended (%s)", name, run.Status.State)
+			}
+			if _, err := fmt.Fprintf(a.Out, "run %s is being cancelled\n", name); err != nil {
 				return err
 			}
 		}

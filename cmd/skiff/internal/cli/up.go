@@ -30,6 +30,9 @@ func (a *app) upCommand() *cobra.Command {
 			return err
 		}
 		cfg.Listen, cfg.Hosts, cfg.UntilIdle = *listen, *hosts, *untilIdle
+		if err := cfg.Check(); err != nil {
+			return refuse(err)
+		}
 		level := slog.LevelInfo
 		if *debug {
 			level = slog.LevelDebug

@@ -196,7 +196,7 @@ func drain(changes <-chan func()) {
 }
 
 func (w *waiter) cancelRun(ctx context.Context) {
-	if err := w.session.client.Cancel(ctx, w.namespace, w.run); err != nil {
+	if _, err := w.session.client.Cancel(ctx, w.namespace, w.run); err != nil {
 		w.app.notef("skiff: cancel run %s: %v", w.run, err)
 	}
 }

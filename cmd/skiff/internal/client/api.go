@@ -165,10 +165,11 @@ func (c *Client) Run(ctx context.Context, namespace, name string) (*view.Run, er
 	return run, c.getJSON(ctx, kinds()["runs"].path(namespace, name, "document"), nil, run)
 }
 
-// Cancel asks a run to stop.
-func (c *Client) Cancel(ctx context.Context, namespace, name string) error {
-	return c.callJSON(ctx, request{method: http.MethodPatch, path: kinds()["runs"].path(namespace, name),
-		body: []byte(`{"spec":{"cancel":true}}`), contentType: "application/merge-patch+json"}, &skiff.Run{})
+// Cancel asks a run to stop and returns it as it is then.
+func (c *Client) Cancel(ctx context.Context, namespace, name string) (*skiff.Run, error) {
+	run := &skiff.Run{}
+	return run, c.callJSON(ctx, request{method: http.MethodPatch, path: kinds()["runs"].path(namespace, name),
+		body: []byte(`{"spec":{"cancel":true}}`), contentType: "application/merge-patch+json"}, run)
 }
 
 // LogOptions select log lines.
