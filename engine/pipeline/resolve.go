@@ -261,22 +261,16 @@ func (s *scope) selectArtifact(selectors []kfp.ArtifactSelectorSpec) (artifactLi
 	return artifactList{}, false, nil
 }
 
-// collect gathers the outputs of a loop's passes, in their order. A pass whose
-// own producer was a loop gives a list, which is spliced in: nested loops make
-// one flat list, as the cluster's backend has it.
+// collect gathers the outputs of a loop's passes, in their order. A parameter
+// of a nested loop is a list in each pass, so that it comes out as a list of
+// lists; artifacts make one flat list, whatever the nesting, since a list of
+// artifacts cannot hold another.
 func collect(loop *node) (values, artifactMap) {
 	out, results := values{}, artifactMap{}
 	for name := range loop.component.OutputDefinitions.Parameters {
 		gathered := []any{}
-		nested := loop.nestedOutput(name)
 		for _, pass := range loop.passes {
-			value, made := pass.outputs[name]
-			if !made {
-				continue
-			}
-			if list, isList := value.([]any); isList && nested {
-				gathered = append(gathered, list...)
-			} else {
+			if value, made := pass.outputs[name]; made {
 				gathered = append(gathered, value)
 			}
 		}
@@ -290,18 +284,4 @@ func collect(loop *node) (values, artifactMap) {
 		results[name] = gathered
 	}
 	return out, results
-}
-
-// nestedOutput reports whether an output parameter of the loop's body comes
-// from a loop inside it.
-func (n *node) nestedOutput(name string) bool {
-	if n.component.Dag == nil {
-		return false
-	}
-	spec := n.component.Dag.Outputs.Parameters[name]
-	if spec == nil || spec.ValueFromParameter == nil {
-		return false
-	}
-	producer := n.component.Dag.Tasks[spec.ValueFromParameter.ProducerSubtask]
-	return producer != nil && (producer.ParameterIterator != nil || producer.ArtifactIterator != nil)
 }

@@ -281,7 +281,7 @@ func missing[V any](what, name string, declared map[string]V) error {
 // artifact is a field of a list's first artifact, or the whole list as JSON.
 func (c *Context) artifact(p *kfp.Placeholder, list kfp.ArtifactList) (string, error) {
 	if p.Field == "" {
-		return kfp.JSONText(list)
+		return kfp.JSONText(list.Artifacts)
 	}
 	if len(list.Artifacts) == 0 {
 		return "", errors.New("the list of artifacts is empty")
