@@ -93,10 +93,13 @@ type PipCall struct {
 	Packages []string `json:"packages"`
 }
 
-// Link is a symbolic link made inside the container before the command starts.
+// Link is a symbolic link made inside the container before the command starts;
+// a relative path is below the working directory, and an optional link is left
+// out where it cannot be made.
 type Link struct {
-	Path   string `json:"path"`
-	Target string `json:"target"`
+	Path     string `json:"path"`
+	Target   string `json:"target"`
+	Optional bool   `json:"optional,omitempty"`
 }
 
 // Collect names a file in which the command lists artifacts that it wrote to

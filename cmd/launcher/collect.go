@@ -74,15 +74,15 @@ func collect(c launch.Collect, problems map[string]string) map[string]string {
 
 // collectOne replaces to by a copy of the file or folder at from.
 func collectOne(from, to string) error {
-	real, err := filepath.EvalSymlinks(from)
+	resolved, err := filepath.EvalSymlinks(from)
 	if err != nil {
 		return err
 	}
 	if realTo, err := filepath.EvalSymlinks(to); err == nil {
-		if realTo == real {
+		if realTo == resolved {
 			return nil
 		}
-		if strings.HasPrefix(realTo, real+"/") {
+		if strings.HasPrefix(realTo, resolved+"/") {
 			return errors.New("the place where it is kept lies inside of it")
 		}
 	}
@@ -94,7 +94,7 @@ func collectOne(from, to string) error {
 	if err := mkdirAll(filepath.Dir(to)); err != nil {
 		return err
 	}
-	if err := copyTree(real, tmp); err != nil {
+	if err := copyTree(resolved, tmp); err != nil {
 		return errors.Join(err, os.RemoveAll(tmp))
 	}
 	if err := os.RemoveAll(to); err != nil {
@@ -164,7 +164,7 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close() //nolint:errcheck // It was only read.
+	defer in.Close()
 	info, err := in.Stat()
 	if err != nil {
 		return err

@@ -114,7 +114,10 @@ func (l *launcher) prepare(cmd launch.Command) (program, int, error) {
 		}
 	}
 	for _, link := range cmd.Links {
-		if err := l.makeLink(link); err != nil {
+		if !filepath.IsAbs(link.Path) {
+			link.Path = filepath.Join(dir, link.Path)
+		}
+		if err := l.makeLink(link); err != nil && !link.Optional {
 			return program{}, codeNotStarted, fmt.Errorf("create link: %w", err)
 		}
 	}

@@ -46,7 +46,7 @@ func processes() map[int]process {
 	if err != nil {
 		return nil
 	}
-	defer dir.Close() //nolint:errcheck // It was only read.
+	defer dir.Close()
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
 		return nil

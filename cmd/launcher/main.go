@@ -38,7 +38,7 @@ func run(dir string) int {
 	if err != nil {
 		return refuse(err)
 	}
-	defer lock.Close() //nolint:errcheck // The kernel releases it in any case.
+	defer lock.Close()
 	if err := neverRan(); err != nil {
 		return refuse(err)
 	}

@@ -49,7 +49,7 @@ func readOutput(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // It was only read.
+	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func plainFile(f *os.File, info os.FileInfo) error {
 	if err := syscall.Fstatfs(int(f.Fd()), &fs); err != nil {
 		return err
 	}
-	if int64(fs.Type) == procMagic {
+	if fs.Type == procMagic {
 		return fmt.Errorf("%s lies in /proc", f.Name())
 	}
 	return nil

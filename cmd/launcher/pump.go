@@ -44,7 +44,7 @@ func newPump(out *logfile.Stream) (*pump, int, error) {
 
 func (p *pump) run() {
 	defer close(p.done)
-	defer p.r.Close() //nolint:errcheck // It was only read.
+	defer p.r.Close()
 	buf := make([]byte, pumpBuffer)
 	timed := false
 	for {

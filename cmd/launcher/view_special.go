@@ -51,7 +51,7 @@ func (b *builder) proc() error {
 func inUserNamespace() bool {
 	data, err := os.ReadFile("/proc/self/uid_map")
 	f := bytes.Fields(data)
-	return err == nil && !(len(f) == 3 && string(f[0]) == "0" && string(f[1]) == "0" && string(f[2]) == "4294967295")
+	return err == nil && (len(f) != 3 || string(f[0]) != "0" || string(f[1]) != "0" || string(f[2]) != "4294967295")
 }
 
 // device is one node of /dev.

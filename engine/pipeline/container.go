@@ -117,7 +117,8 @@ type step struct {
 	input     *kfp.ExecutorInput
 	context   *expr.Context
 	// root locates the attempt's own output folder.
-	root artifact.Location
+	root    artifact.Location
+	rootURI string
 }
 
 // podFor resolves everything about an attempt into a pod.
@@ -165,6 +166,7 @@ func (x *execution) newStep(n *node) (*step, error) {
 		return nil, fmt.Errorf("executor %q is not a container; nothing else can be run", n.component.ExecutorLabel)
 	}
 	uri := x.taskRoot(n)
+	s.rootURI = uri
 	var err error
 	if s.root, err = x.c.artifacts.Locate(x.run.Namespace, uri); err != nil {
 		return nil, fmt.Errorf("pipeline root: %w", err)
@@ -383,11 +385,30 @@ func (s *step) extension(x *execution, command []string) *core.PodExtension {
 			}
 		}
 	}
+	ext.Links = append(ext.Links, s.uriLinks()...)
 	slices.SortFunc(ext.Links, func(a, b core.Link) int { return strings.Compare(a.Path, b.Path) })
 	if !x.run.Spec.Verbatim {
 		ext.Environment = recognisePrelude(s.container.Command, command)
 	}
 	return ext
+}
+
+// uriLinks lets a container component open artifacts by their URIs. Components
+// are written so ("open(uri)") for runners whose URIs are plain paths; a name
+// such as "minio:" in the working directory makes minio://bucket/key one, for
+// to the kernel two slashes are one. Lightweight components go by the SDK's
+// paths and need nothing.
+func (s *step) uriLinks() []core.Link {
+	used := false
+	for _, text := range slices.Concat(s.container.Command, s.container.Args) {
+		used = used || (strings.Contains(text, "{{$.") && strings.Contains(text, "puts.artifacts["))
+	}
+	if !used {
+		return nil
+	}
+	scheme, _, _ := strings.Cut(s.rootURI, "://")
+	folder, _, _ := strings.Cut(volumeKey(s.root.ContainerPath), "/")
+	return []core.Link{{Path: scheme + ":", Target: "/" + folder, Optional: true}}
 }
 
 // mountArtifacts gives the pod the namespace's artifacts, read-only, and its

@@ -31,6 +31,9 @@ const (
 	// DefaultOrphanGrace is how long a container whose pod is not in the store
 	// is left alone: the store may be an older backup.
 	DefaultOrphanGrace = 10 * time.Minute
+	// DefaultResyncInterval bounds how long a loss that no event told of goes
+	// unseen; one list costs an engine about a millisecond.
+	DefaultResyncInterval = 30 * time.Second
 	// DefaultGrace is core/v1's terminationGracePeriodSeconds.
 	DefaultGrace = 30 * time.Second
 )
@@ -91,6 +94,9 @@ type Config struct {
 	// CPUMilli and MemoryBytes are claimed for a container that asks for none.
 	CPUMilli, MemoryBytes int64
 	OrphanGrace           time.Duration
+	// ResyncInterval is how often the backend's list is compared with what
+	// should run, beside its watch.
+	ResyncInterval time.Duration
 	// MaxWait is the scheduler's bound on how long priority may hold back.
 	MaxWait time.Duration
 }
@@ -116,6 +122,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.CPUMilli, DefaultCPUMilli)
 	setDefault(&c.MemoryBytes, DefaultMemoryBytes)
 	setDefault(&c.OrphanGrace, DefaultOrphanGrace)
+	setDefault(&c.ResyncInterval, DefaultResyncInterval)
 	return c, nil
 }
 

@@ -59,7 +59,7 @@ func openRig(t tb, dir string, w *world, change func(*Config)) *rig {
 	}
 	r := &rig{t: t, dir: dir, store: s, world: w}
 	r.cfg = Config{
-		Store: s, Backend: w, StateDir: dir, ImageBackoff: 10 * time.Millisecond,
+		Store: s, Backend: w, StateDir: dir, ImageBackoff: 10 * time.Millisecond, ResyncInterval: 200 * time.Millisecond,
 		Node: scheduler.Node{CPUMilli: 2000, MemoryBytes: 8 << 30},
 	}
 	if os.Getenv("POD_TEST_LOG") != "" {

@@ -300,7 +300,7 @@ func (r *run) command(u *unit) (launch.Command, error) {
 		cmd.Outputs = append(cmd.Outputs, launch.Output{Name: out.Name, Path: out.Path})
 	}
 	for _, l := range ext.Links {
-		cmd.Links = append(cmd.Links, launch.Link{Path: l.Path, Target: l.Target})
+		cmd.Links = append(cmd.Links, launch.Link{Path: l.Path, Target: l.Target, Optional: l.Optional})
 	}
 	if ext.Collect != nil {
 		cmd.Collect = &launch.Collect{Manifest: ext.Collect.Manifest, Paths: ext.Collect.Paths}

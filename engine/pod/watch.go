@@ -193,6 +193,7 @@ func (c *Controller) deleted(p *core.Pod) {
 
 // watchContainers follows the backend for as long as ctx lives.
 func (c *Controller) watchContainers(ctx context.Context) {
+	c.spawn(func() { c.resync(ctx) })
 	for delay := 100 * time.Millisecond; ; delay = min(2*delay, 5*time.Second) {
 		began := c.now()
 		err := c.backend.Watch(ctx, func(con runtime.Container) { c.observe(ctx, con) })
@@ -206,12 +207,26 @@ func (c *Controller) watchContainers(ctx context.Context) {
 		if sleep(ctx, delay) != nil {
 			return
 		}
-		c.reconcile(ctx)
 	}
 }
 
-// reconcile finds what vanished while nobody watched: the backend's next watch
-// tells of what is there, not of what is gone.
+// resync compares what runs with what the backend has, now and then while
+// anything runs: a watch tells of what is there, not of what went away before
+// it began.
+func (c *Controller) resync(ctx context.Context) {
+	// The first time soon: a container may have gone between the list at the
+	// start and the beginning of the watch.
+	for pause := min(time.Second, c.cfg.ResyncInterval); sleep(ctx, pause) == nil; pause = c.cfg.ResyncInterval {
+		c.mu.Lock()
+		idle := len(c.runs) == 0
+		c.mu.Unlock()
+		if !idle {
+			c.reconcile(ctx)
+		}
+	}
+}
+
+// reconcile finds what vanished while nobody watched.
 func (c *Controller) reconcile(ctx context.Context) {
 	type expected struct {
 		run   *run

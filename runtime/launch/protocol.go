@@ -126,10 +126,13 @@ type Command struct {
 	User string `json:"user,omitempty"`
 }
 
-// Link makes Path point to Target.
+// Link makes Path, below the working directory where it is relative, point to
+// Target.
 type Link struct {
 	Path   string `json:"path"`
 	Target string `json:"target"`
+	// Optional links are left out where they cannot be made.
+	Optional bool `json:"optional,omitempty"`
 }
 
 // Collect names a KFP executor output (ml_pipelines.ExecutorOutput, JSON). For
