@@ -179,16 +179,14 @@ func refine(p *Pipeline, file string) {
 	c := &p.Cases[0]
 	switch filepath.Base(file) {
 	case "local_execution_pipeline_with_retry.yaml":
-		// Its attempts count in a file. Containers share none, so there every attempt
-		// is the first; processes share the folder that the test gives.
-		onDocker := *c
-		onDocker.Name, onDocker.Runtimes = "nothing shared", []string{Docker}
-		onDocker.Expect = Expect{
+		// Its attempts count in a file. Attempts share none, so each is the first.
+		c.Expect = Expect{
 			State:      Failed,
 			Parameters: map[string]json.RawMessage{"counter_path": json.RawMessage(`"/tmp/attempts.count"`)},
 		}
-		c.Name, c.Runtimes = "shared folder", []string{Process}
-		p.Cases = append(p.Cases, onDocker)
+	case "take_nap_compiled.yaml", "take_nap_pipeline_root_compiled.yaml":
+		// By default it sleeps for a quarter of an hour.
+		c.Parameters = map[string]json.RawMessage{"naptime_secs": json.RawMessage(`2`)}
 	case "local_execution_pipeline_with_ignore_upstream_failure.yaml":
 		c.Tasks = map[string]Task{"fail-always": {State: Failed}, "write-marker": {State: Succeeded}}
 	case "pipeline_with_task_using_ignore_upstream_failure.yaml":

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -121,6 +122,10 @@ func runCase(t *testing.T, d *daemon, p corpus.Pipeline, c corpus.Case) {
 		checkOnly(ctx, t, d, p, c)
 		return
 	}
+	if limit > patience {
+		cancelled(ctx, t, d, p, c)
+		return
+	}
 	namespace, args := "default", []string{"--no-cache"}
 	if c.Again != nil {
 		// A namespace of its own: nothing in it comes from another case's run.
@@ -133,6 +138,28 @@ func runCase(t *testing.T, d *daemon, p corpus.Pipeline, c corpus.Case) {
 		if c.Again.SameOutputs && !reflect.DeepEqual(first.Outputs, second.Outputs) {
 			t.Errorf("the second run gave %v, the first %v", second.Outputs, first.Outputs)
 		}
+	}
+}
+
+// patience is how long a test sits through a pipeline that only sleeps.
+const patience = 5 * time.Minute
+
+// cancelled starts a pipeline that would take too long, sees its first step
+// run, and cancels it: all of it must end at once.
+func cancelled(ctx context.Context, t *testing.T, d *daemon, p corpus.Pipeline, c corpus.Case) {
+	id := d.submit(ctx, append([]string{p.File}, parameterFlags(t, c.Parameters)...)...)
+	eventually(t, time.Minute, "a step runs", func() error {
+		doc := document(t, d.skiff(ctx, "get", "runs", id, "-o", "json"))
+		if slices.ContainsFunc(doc.Tasks, func(task taskDocument) bool { return task.State == "RUNNING" }) {
+			return nil
+		}
+		return errors.New(doc.State)
+	})
+	if r := d.skiff(ctx, "cancel", id); r.code != 0 {
+		t.Fatalf("cancel: exit %d: %s", r.code, r.stderr)
+	}
+	if doc := d.finished(ctx, id); doc.State != "CANCELED" {
+		t.Errorf("it ended %s, want CANCELED\n%s", doc.State, tasksText(doc))
 	}
 }
 

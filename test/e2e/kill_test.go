@@ -31,16 +31,7 @@ func killAtRandom(t *testing.T, kills int, flags ...string) {
 	defer cancel()
 
 	for killed := 0; killed < kills; {
-		submitted := d.skiff(ctx, "run", "testdata/ledger.yaml", "--detach", "-o", "json")
-		if submitted.code != 0 {
-			t.Fatalf("submit: exit %d: %s", submitted.code, submitted.stderr)
-		}
-		var accepted struct {
-			RunID string `json:"run_id"`
-		}
-		if err := json.Unmarshal([]byte(submitted.stdout), &accepted); err != nil || accepted.RunID == "" {
-			t.Fatalf("submit printed %q: %v", submitted.stdout, err)
-		}
+		id := d.submit(ctx, "testdata/ledger.yaml")
 		// Some kills fall into the run, some between runs: both happen.
 		for range 1 + random.IntN(4) {
 			time.Sleep(time.Duration(random.IntN(700)) * time.Millisecond)
@@ -48,12 +39,25 @@ func killAtRandom(t *testing.T, kills int, flags ...string) {
 			killed++
 			d.start()
 		}
-		doc := d.finished(ctx, accepted.RunID)
+		doc := d.finished(ctx, id)
 		if doc.State != "SUCCEEDED" || doc.Outputs["Output"] != ledgerDone {
-			t.Fatalf("after %d kills run %s ended %s with %v; want SUCCEEDED with %q\n%s", killed, accepted.RunID, doc.State, doc.Outputs, ledgerDone, tasksText(doc))
+			t.Fatalf("after %d kills run %s ended %s with %v; want SUCCEEDED with %q\n%s", killed, id, doc.State, doc.Outputs, ledgerDone, tasksText(doc))
 		}
 	}
 	d.nothingLeft(ctx)
+}
+
+// submit hands a pipeline in and returns its run's id.
+func (d *daemon) submit(ctx context.Context, args ...string) string {
+	d.t.Helper()
+	submitted := d.skiff(ctx, append([]string{"run", "--detach", "-o", "json"}, args...)...)
+	var accepted struct {
+		RunID string `json:"run_id"`
+	}
+	if err := json.Unmarshal([]byte(submitted.stdout), &accepted); err != nil || submitted.code != 0 || accepted.RunID == "" {
+		d.t.Fatalf("submit: exit %d, printed %q: %v\n%s", submitted.code, submitted.stdout, err, submitted.stderr)
+	}
+	return accepted.RunID
 }
 
 // finished waits for a run's end and returns its document.
