@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net"
@@ -95,7 +96,7 @@ func TestSocketPeer(t *testing.T) {
 	server.Config.ConnContext = auth.ConnContext
 	server.Start()
 	defer server.Close()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
 	for _, tc := range []struct {
 		name, header string
 		want         auth.Identity

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// ErrUnauthenticated: nobody that skiff knows.
+// ErrUnauthenticated says that the caller is nobody that skiff knows.
 var ErrUnauthenticated = errors.New("no valid credentials; send the header \"Authorization: Bearer TOKEN\" " +
 	"with the token that is in admin.token in the state folder")
 

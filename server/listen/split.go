@@ -24,8 +24,7 @@ func Split(inner net.Listener, config *tls.Config, plain bool) net.Listener {
 		inner: inner, config: config, plain: plain,
 		conns: make(chan net.Conn), failed: make(chan error, 1), closed: make(chan struct{}),
 	}
-	s.wait.Add(1)
-	go s.accept()
+	s.wait.Go(s.accept)
 	return s
 }
 
@@ -42,15 +41,13 @@ type splitListener struct {
 }
 
 func (s *splitListener) accept() {
-	defer s.wait.Done()
 	// A passing fault, such as running out of descriptors, must not end the
 	// listener; the pause keeps it from spinning meanwhile.
 	const pause = 50 * time.Millisecond
 	for {
 		conn, err := s.inner.Accept()
 		if err == nil {
-			s.wait.Add(1)
-			go s.sort(conn)
+			s.wait.Go(func() { s.sort(conn) })
 			continue
 		}
 		var temporary interface{ Temporary() bool }
@@ -69,19 +66,16 @@ func (s *splitListener) accept() {
 
 // sort reads the first byte and hands the connection on as what it is.
 func (s *splitListener) sort(conn net.Conn) {
-	defer s.wait.Done()
 	// A close must not wait for a silent client.
 	done := make(chan struct{})
 	defer close(done)
-	s.wait.Add(1)
-	go func() {
-		defer s.wait.Done()
+	s.wait.Go(func() {
 		select {
 		case <-s.closed:
 			_ = conn.SetReadDeadline(time.Unix(1, 0))
 		case <-done:
 		}
-	}()
+	})
 	first := make([]byte, 1)
 	_ = conn.SetReadDeadline(time.Now().Add(firstByteTimeout))
 	if _, err := conn.Read(first); err != nil {

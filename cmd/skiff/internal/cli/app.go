@@ -81,8 +81,7 @@ func Main(args []string, streams Streams, version string) int {
 		return exitOK
 	}
 	code := exitFailed
-	var exit *exitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exitError](err); ok {
 		code, err = exit.code, exit.err
 	}
 	if err != nil {
@@ -188,8 +187,7 @@ func (a *app) printError(err error) {
 		}
 		return
 	}
-	var list problem.List
-	if errors.As(err, &list) {
+	if list, ok := errors.AsType[problem.List](err); ok {
 		for _, p := range list {
 			a.printProblem(p.Object, p.Line, p.Column, p.Field, p.Err.Error(), p.Hint)
 		}

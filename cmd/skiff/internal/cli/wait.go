@@ -100,19 +100,20 @@ func (w *waiter) watch(ctx context.Context) error {
 		}
 	}
 	w.streams(ctx, streams, send)
-	finished := make(chan error, 1)
-	go func() { finished <- streams.Wait() }()
-
-	err := w.loop(ctx, changes, finished)
+	// Closed changes say that the streams have ended; why is in broken.
+	var broken error
+	go func() {
+		broken = streams.Wait()
+		close(changes)
+	}()
+	err := w.loop(ctx, changes)
 	cancel()
-	// The goroutine above has room for its answer; it ends with the streams,
-	// which end with the context.
-	for done := false; !done; {
-		select {
-		case <-changes:
-		case <-finished:
-			done = true
-		}
+	for range changes {
+		// What still comes is too late; the streams end with the context.
+		continue
+	}
+	if errors.Is(err, errStreams) {
+		return broken
 	}
 	return err
 }
@@ -152,7 +153,10 @@ func (w *waiter) streams(ctx context.Context, streams *errgroup.Group, send func
 	})
 }
 
-func (w *waiter) loop(ctx context.Context, changes <-chan func(), finished chan error) error {
+// errStreams: the watches have ended before the run.
+var errStreams = errors.New("watches ended")
+
+func (w *waiter) loop(ctx context.Context, changes <-chan func()) error {
 	var ticks <-chan time.Time
 	if interval := w.show.tick(); interval > 0 {
 		ticker := time.NewTicker(interval)
@@ -161,7 +165,10 @@ func (w *waiter) loop(ctx context.Context, changes <-chan func(), finished chan 
 	}
 	for {
 		select {
-		case change := <-changes:
+		case change, open := <-changes:
+			if !open {
+				return errStreams
+			}
 			change()
 			drain(changes)
 		case <-ticks:
@@ -172,9 +179,6 @@ func (w *waiter) loop(ctx context.Context, changes <-chan func(), finished chan 
 			w.interrupted = true
 			w.app.notef("skiff: cancelling run %s; interrupt again to leave at once", w.run)
 			w.cancelRun(ctx)
-		case err := <-finished:
-			finished <- err
-			return err
 		}
 		w.show.update(&w.progress, time.Now())
 		if w.progress.run.Status.State.Terminal() {
@@ -187,7 +191,10 @@ func (w *waiter) loop(ctx context.Context, changes <-chan func(), finished chan 
 func drain(changes <-chan func()) {
 	for {
 		select {
-		case change := <-changes:
+		case change, open := <-changes:
+			if !open {
+				return
+			}
 			change()
 		default:
 			return

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/server"
@@ -43,11 +44,11 @@ func (k Kind) path(namespace string, rest ...string) string {
 	if namespace != "" {
 		path += "/namespaces/" + url.PathEscape(namespace)
 	}
-	path += "/" + k.plural
+	parts := []string{path, k.plural}
 	for _, part := range rest {
-		path += "/" + url.PathEscape(part)
+		parts = append(parts, url.PathEscape(part))
 	}
-	return path
+	return strings.Join(parts, "/")
 }
 
 // ListOptions select a page.

@@ -24,7 +24,7 @@ import (
 	"github.com/skiff-ml/skiff/server/listen"
 )
 
-// ErrNoDaemon: nothing answers where a daemon would.
+// ErrNoDaemon says that nothing answers where a daemon would.
 var ErrNoDaemon = errors.New("no skiff daemon is running")
 
 // dialTimeout is for a daemon on the same machine or in the same room.
@@ -139,8 +139,7 @@ func Lost(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
 	}
-	var status *StatusError
-	if errors.As(err, &status) {
+	if status, ok := errors.AsType[*StatusError](err); ok {
 		return status.Code == http.StatusServiceUnavailable
 	}
 	var network *net.OpError
@@ -189,8 +188,7 @@ func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
 
 // unreachable tells a daemon that is not there from one that broke off.
 func (c *Client) unreachable(err error) error {
-	var wrapped *url.Error
-	if errors.As(err, &wrapped) {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {

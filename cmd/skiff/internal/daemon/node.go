@@ -115,7 +115,7 @@ func diskOf(dir string) view.Disk {
 	if unix.Statfs(dir, &stat) != nil {
 		return view.Disk{}
 	}
-	size := int64(stat.Bsize)
+	size := stat.Bsize
 	return view.Disk{TotalBytes: int64(stat.Blocks) * size, FreeBytes: int64(stat.Bavail) * size}
 }
 
