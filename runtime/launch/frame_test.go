@@ -35,7 +35,7 @@ func TestFrameReader(t *testing.T) {
 		if hello.Hello == nil || cmd.Launch == nil || len(cmd.Launch.Argv[0]) != 100_000 || last.Error != "no" {
 			t.Errorf("%s: got %+v, %+v, %+v", name, hello, cmd, last)
 		}
-		if _, err := frames.Next(); err != io.EOF {
+		if _, err := frames.Next(); !errors.Is(err, io.EOF) {
 			t.Errorf("%s: at the end: %v", name, err)
 		}
 	}
@@ -49,7 +49,7 @@ func TestFrameReaderIsBounded(t *testing.T) {
 	if cap(endless.buf) > 2*MaxFrame+8<<10 {
 		t.Errorf("it holds %d bytes", cap(endless.buf))
 	}
-	if _, err := NewFrameReader(strings.NewReader(`{"error":"x"}`)).Next(); err != io.ErrUnexpectedEOF {
+	if _, err := NewFrameReader(strings.NewReader(`{"error":"x"}`)).Next(); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("half a frame: %v", err)
 	}
 	if _, err := EncodeFrame(Frame{Error: strings.Repeat("x", MaxFrame)}); !errors.Is(err, ErrFrame) {

@@ -45,7 +45,7 @@ func findGroups(stateDir string) (*groups, error) {
 	g := &groups{version: 1, bases: map[string]string{}}
 	for _, controller := range []string{"memory", "pids", "cpu", "cpuacct"} {
 		base := filepath.Join(mount, controller, leaf)
-		if err := os.MkdirAll(base, 0o755); err != nil { //nolint:gosec // As the kernel's own.
+		if err := os.MkdirAll(base, 0o755); err != nil { // As the kernel's own.
 			return nil, fmt.Errorf("control groups (version 1): %w", err)
 		}
 		g.bases[controller] = base
@@ -72,7 +72,7 @@ func findUnified(mount, own, leaf string) (*groups, error) {
 		// into one of its own first.
 		top = filepath.Join(mount, own)
 		daemon := filepath.Join(top, "skiff-daemon")
-		if err := os.Mkdir(daemon, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // As the kernel's own.
+		if err := os.Mkdir(daemon, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { // As the kernel's own.
 			return nil, fmt.Errorf("control groups (version 2): %w; run the daemon with Delegate=yes", err)
 		}
 		if err := control(filepath.Join(daemon, "cgroup.procs"), "0"); err != nil {
@@ -80,7 +80,7 @@ func findUnified(mount, own, leaf string) (*groups, error) {
 		}
 	}
 	base := filepath.Join(top, leaf)
-	if err := os.MkdirAll(base, 0o755); err != nil { //nolint:gosec // As the kernel's own.
+	if err := os.MkdirAll(base, 0o755); err != nil { // As the kernel's own.
 		return nil, fmt.Errorf("control groups (version 2): %w", err)
 	}
 	for _, dir := range []string{top, filepath.Dir(base), base} {
@@ -129,7 +129,7 @@ func makeGroups(dirs []string, r runtime.Resources) error {
 		{"cpu.max", quota + " " + strconv.FormatInt(cpuPeriod.Microseconds(), 10), r.CPUMilli > 0, false},
 	}
 	for _, dir := range dirs {
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // As the kernel's own.
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { // As the kernel's own.
 			return fmt.Errorf("make control group: %w", err)
 		}
 		for _, l := range limits {

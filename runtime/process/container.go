@@ -201,7 +201,7 @@ func (c *container) complaint() string {
 	if err != nil {
 		return "it left no message"
 	}
-	defer f.Close() //nolint:errcheck // It was only read.
+	defer f.Close()
 	buf := make([]byte, 2<<10)
 	n, _ := f.Read(buf) // nothing is as good as an error here
 	if text := strings.TrimSpace(string(buf[:n])); text != "" {

@@ -129,8 +129,8 @@ func (b *Backend) buildIn(ctx context.Context, dir string, py interpreter, calls
 	version, _, _ := strings.Cut(py.Version, " ")
 	p := prepared{Env: dir, Python: py.Executable, Version: version, Installed: calls}
 	for _, path := range []string{py.BasePrefix, filepath.Dir(py.Executable)} {
-		if real, err := filepath.EvalSymlinks(path); err == nil && b.hidden(real) && !covered(p.Visible, real) {
-			p.Visible = append(p.Visible, real)
+		if resolved, err := filepath.EvalSymlinks(path); err == nil && b.hidden(resolved) && !covered(p.Visible, resolved) {
+			p.Visible = append(p.Visible, resolved)
 		}
 	}
 	return p, nil
@@ -146,7 +146,7 @@ func covered(dirs []string, path string) bool {
 // tool runs a program of the build with the node's environment, hands its lines
 // on, and returns the end of its output as the error. It dies with the daemon.
 func (b *Backend) tool(ctx context.Context, line func(string), program string, args ...string) error {
-	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // The administrator's interpreter, or one made from it.
+	cmd := exec.CommandContext(ctx, program, args...) // The administrator's interpreter, or one made from it.
 	cmd.Env = lastWins(append([]string{
 		"PATH=" + searchPath, "HOME=" + b.cfg.StateDir, "LANG=C.UTF-8", "TMPDIR=" + os.TempDir(),
 		"PIP_DISABLE_PIP_VERSION_CHECK=1", "PIP_NO_INPUT=1", "PYTHONUNBUFFERED=1",

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,7 +44,7 @@ func (b *Backend) Exec(ctx context.Context, id string, req runtime.ExecRequest) 
 		return 0, fmt.Errorf("exec in %s: %w", id, err)
 	}
 	defer s.close()
-	err = conn.SendExec(launch.Exec{Argv: req.Argv, Env: append(req.Env[:len(req.Env):len(req.Env)], c.deviceEnv()...), Dir: req.Dir, TTY: req.TTY},
+	err = conn.SendExec(launch.Exec{Argv: req.Argv, Env: slices.Concat(req.Env, c.deviceEnv()), Dir: req.Dir, TTY: req.TTY},
 		s.theirs[0], s.theirs[1], s.theirs[2])
 	s.handedOver()
 	if err != nil {

@@ -182,15 +182,15 @@ func (b *Backend) loadImage(id string) (prepared, error) {
 
 // fileIdentity tells one version of a program from another without reading it.
 func fileIdentity(path string) (string, error) {
-	real, err := filepath.EvalSymlinks(path)
+	resolved, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return "", err
 	}
-	info, err := os.Stat(real)
+	info, err := os.Stat(resolved)
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s %d %d", real, info.Size(), info.ModTime().UnixNano()), nil
+	return fmt.Sprintf("%s %d %d", resolved, info.Size(), info.ModTime().UnixNano()), nil
 }
 
 // digest hashes parts that are kept apart.

@@ -71,7 +71,7 @@ func (c *container) make() error {
 		folders = append(folders, filepath.Join(tmp, rootFolder), filepath.Join(tmp, layerFolder))
 	}
 	for _, dir := range folders {
-		if err := os.Mkdir(dir, 0o711); err != nil { //nolint:gosec // In a closed parent; the command may be any user.
+		if err := os.Mkdir(dir, 0o711); err != nil { // In a closed parent; the command may be any user.
 			return err
 		}
 	}
@@ -266,7 +266,7 @@ func removeAll(dir string) error {
 	}
 	_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, _ error) error {
 		if d != nil && d.IsDir() {
-			_ = os.Chmod(path, 0o700) //nolint:gosec // So that it can be emptied.
+			_ = os.Chmod(path, 0o700) // So that it can be emptied.
 		}
 		return nil
 	})

@@ -52,7 +52,7 @@ func TestUnprivileged(t *testing.T) {
 	}
 	const nobody = 65534
 	path := launcher(t)
-	home, err := os.MkdirTemp("", "nobody-") // t.TempDir is closed to other users
+	home, err := os.MkdirTemp("", "nobody-") // t.TempDir is closed to other users.
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func harness(t *testing.T, cfg process.Config) *runtimetest.Harness {
 	return &runtimetest.Harness{
 		Backend: b,
 		NewPodDir: func(t *testing.T) string {
-			dir, err := os.MkdirTemp(cfg.StateDir, "pod-")
+			dir, err := os.MkdirTemp(cfg.StateDir, "pod-") // Pods lie in the state folder.
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -69,10 +69,9 @@ func (b *Backend) inspect(ctx context.Context, name string) (interpreter, error)
 	if err != nil {
 		return py, err
 	}
-	out, err := exec.CommandContext(ctx, path, "-I", "-c", describeScript).Output() //nolint:gosec // The administrator's own interpreter.
+	out, err := exec.CommandContext(ctx, path, "-I", "-c", describeScript).Output() // The administrator's own interpreter.
 	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			err = fmt.Errorf("%w: %s", err, tail(string(exit.Stderr)))
 		}
 		return py, fmt.Errorf("ask %s what it is: %w", path, err)

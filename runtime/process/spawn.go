@@ -41,8 +41,8 @@ func (c *container) spawnAs(iso isolation) (<-chan struct{}, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()                                    //nolint:errcheck // The child has its own.
-	cmd := exec.Command(c.b.cfg.LauncherPath, c.control) //nolint:gosec // Our own program.
+	defer log.Close()
+	cmd := exec.Command(c.b.cfg.LauncherPath, c.control) // Our own program.
 	cmd.Env = c.environment(iso)
 	cmd.Dir = "/tmp" // the container's own, once it has one
 	if iso.level != LevelNamespaces {
@@ -137,7 +137,7 @@ func awaitExit(ctx context.Context, proc spawned) bool {
 		return true
 	}
 	f := os.NewFile(uintptr(fd), "pidfd")
-	defer f.Close() //nolint:errcheck // It was only a handle.
+	defer f.Close()
 	if !proc.alive() {
 		return true
 	}

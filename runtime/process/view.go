@@ -66,18 +66,18 @@ func (c *container) podMounts() ([]launch.ViewMount, error) {
 			return nil, err
 		}
 		if !m.Memory {
-			real, err := filepath.EvalSymlinks(m.HostPath)
+			resolved, err := filepath.EvalSymlinks(m.HostPath)
 			if err != nil {
 				return nil, fmt.Errorf("mount %s: %w", m.Path, err)
 			}
-			info, err := os.Stat(real)
+			info, err := os.Stat(resolved)
 			if err != nil {
 				return nil, fmt.Errorf("mount %s: %w", m.Path, err)
 			}
 			if !info.IsDir() && !info.Mode().IsRegular() {
 				return nil, fmt.Errorf("mount %s: %s is neither a folder nor a file: %w", m.Path, m.HostPath, runtime.ErrPolicy)
 			}
-			vm.HostPath = real
+			vm.HostPath = resolved
 		}
 		out = append(out, vm)
 	}
@@ -134,8 +134,8 @@ func (b *Backend) masked() []string {
 	}
 	var out []string
 	for _, dir := range dirs {
-		if real, err := filepath.EvalSymlinks(dir); err == nil && real != "/" {
-			out = append(out, real)
+		if resolved, err := filepath.EvalSymlinks(dir); err == nil && resolved != "/" {
+			out = append(out, resolved)
 		}
 	}
 	slices.Sort(out)
@@ -147,9 +147,9 @@ func (b *Backend) masked() []string {
 func (b *Backend) visible() []string {
 	var out []string
 	for _, path := range append([]string{"/etc/resolv.conf"}, b.cfg.Visible...) {
-		real, err := filepath.EvalSymlinks(path)
-		if err == nil && b.hidden(real) {
-			out = append(out, real)
+		resolved, err := filepath.EvalSymlinks(path)
+		if err == nil && b.hidden(resolved) {
+			out = append(out, resolved)
 		}
 	}
 	return out

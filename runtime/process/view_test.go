@@ -16,7 +16,7 @@ import (
 func TestWhatACommandSees(t *testing.T) {
 	t.Setenv("SKIFF_TEST_SECRET", "of the daemon")
 	// Not below /tmp, which is hidden by itself.
-	state, err := os.MkdirTemp("/var", "skiff-test-")
+	state, err := os.MkdirTemp("/var", "skiff-test-") // See above.
 	if err != nil {
 		state = t.TempDir() // not root
 	}
@@ -73,7 +73,7 @@ func TestNoNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // A test's own.
+	defer l.Close()
 	img, err := b.PrepareImage(t.Context(), runtime.ImageRequest{Ref: "alpine"}, nil)
 	if err != nil {
 		t.Fatal(err)

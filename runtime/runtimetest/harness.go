@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -84,7 +83,6 @@ type fixture struct {
 	caps runtime.Capabilities
 	img  runtime.Image
 	made []string
-	next atomic.Int64
 }
 
 func newFixture(t *testing.T, h *Harness) *fixture {

@@ -434,7 +434,7 @@ while True:
 	f.awaitLog(s, "up")
 	c, err := f.b.Dial(f.ctx(), id, port)
 	f.check("dial", err)
-	defer c.Close() //nolint:errcheck // A test's own.
+	defer c.Close()
 	f.check("deadline", c.SetDeadline(time.Now().Add(f.timeout())))
 	_, err = io.WriteString(c, "there")
 	f.check("write", err)
@@ -448,6 +448,6 @@ while True:
 func freePort(f *fixture) int {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	f.check("listen", err)
-	defer l.Close() //nolint:errcheck // A test's own.
+	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
 }

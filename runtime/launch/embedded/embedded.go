@@ -16,7 +16,7 @@ import (
 //go:embed bin
 var files embed.FS
 
-// ErrNoLauncher: this program was built without the launcher in it.
+// ErrNoLauncher says that this program was built without the launcher in it.
 var ErrNoLauncher = errors.New("built without the launcher: run make build")
 
 // Config says where the launcher goes and comes from.
@@ -59,7 +59,7 @@ func contents(path string) ([]byte, error) {
 
 // write puts the program in place whole, or not at all.
 func write(path string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // Containers of any user execute it.
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { // Containers of any user execute it.
 		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".launcher-*")

@@ -43,7 +43,7 @@ func Dial(ctx context.Context, dir string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer socket.Close() //nolint:errcheck // It was only a handle.
+	defer socket.Close()
 	var dialer net.Dialer
 	// The inode that was checked, however long its path is.
 	raw, err := dialer.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(int(socket.Fd())))
@@ -87,7 +87,7 @@ func openSocket(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer d.Close() //nolint:errcheck // It was only a handle.
+	defer d.Close()
 	path := filepath.Join(dir, launch.SocketFile)
 	fd, err := openat(int(d.Fd()), launch.SocketFile, unix.O_PATH)
 	if errors.Is(err, unix.ENOENT) {

@@ -73,7 +73,7 @@ func (h *Host) Follow(ctx context.Context, dir string, fn func(Status)) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close() //nolint:errcheck // It was only a handle.
+	defer d.Close()
 	sub, err := h.life.subscribe(d)
 	if err != nil {
 		return err

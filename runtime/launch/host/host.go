@@ -70,7 +70,7 @@ func (h *Host) Connect(ctx context.Context, dir string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer d.Close() //nolint:errcheck // It was only a handle.
+	defer d.Close()
 	sub, err := h.life.subscribe(d)
 	if err != nil {
 		return nil, err
@@ -216,7 +216,7 @@ func (h *Host) Gone(ctx context.Context, dir string) error {
 	if err != nil {
 		return ignoreMissing(err)
 	}
-	defer d.Close() //nolint:errcheck // It was only a handle.
+	defer d.Close()
 	sub, err := h.life.subscribe(d)
 	if err != nil {
 		return err

@@ -168,7 +168,7 @@ func TestSwappedSocket(t *testing.T) {
 	if err != nil {
 		t.Skipf("the temporary folder's path is too long for a socket: %v", err)
 	}
-	defer l.Close() //nolint:errcheck // A test's own.
+	defer l.Close()
 	reached := make(chan struct{}, 10)
 	go func() {
 		for {
@@ -239,7 +239,7 @@ func TestLargeRecordIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // A test's own.
+	defer f.Close()
 	if _, ok, err := host.ReadExit(b.dir); ok || !errors.Is(err, host.ErrHostile) {
 		t.Errorf("got %v, %v", ok, err)
 	}

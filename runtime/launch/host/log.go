@@ -60,7 +60,7 @@ func (h *Host) readLog(ctx context.Context, dir string, opts LogOptions, yield f
 	if err != nil {
 		return err
 	}
-	defer d.Close() //nolint:errcheck // It was only a handle.
+	defer d.Close()
 	changed := make(<-chan struct{})
 	if opts.Follow {
 		sub, err := h.logs.subscribe(d)
@@ -342,7 +342,7 @@ func listLogs(dir *os.File) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer d.Close() //nolint:errcheck // It was only read.
+	defer d.Close()
 	var found []int
 	for len(found) < maxLogFiles {
 		names, err := d.Readdirnames(256)

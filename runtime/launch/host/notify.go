@@ -91,7 +91,7 @@ func (s *subscription) cancel() {
 	delete(subs, s)
 	if len(subs) == 0 && s.n.file != nil {
 		delete(s.n.subs, s.wd)
-		_, _ = unix.InotifyRmWatch(s.n.fd, uint32(s.wd)) //nolint:gosec // A descriptor is positive.
+		_, _ = unix.InotifyRmWatch(s.n.fd, uint32(s.wd)) // A descriptor is positive.
 	}
 }
 
@@ -120,7 +120,7 @@ func (n *notifier) dispatch(buf []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for len(buf) >= header {
-		wd := int(int32(binary.NativeEndian.Uint32(buf[unsafe.Offsetof(unix.InotifyEvent{}.Wd):]))) //nolint:gosec // The kernel's own field.
+		wd := int(int32(binary.NativeEndian.Uint32(buf[unsafe.Offsetof(unix.InotifyEvent{}.Wd):]))) // The kernel's own field.
 		mask := binary.NativeEndian.Uint32(buf[unsafe.Offsetof(unix.InotifyEvent{}.Mask):])
 		size := binary.NativeEndian.Uint32(buf[unsafe.Offsetof(unix.InotifyEvent{}.Len):])
 		buf = buf[min(len(buf), header+int(size)):]

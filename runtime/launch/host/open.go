@@ -18,7 +18,7 @@ func openFolder(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer parent.Close() //nolint:errcheck // It was only a handle.
+	defer parent.Close()
 	fd, err := openat(int(parent.Fd()), filepath.Base(dir), unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, hostile(dir, err)
@@ -110,7 +110,7 @@ func readFile(dir *os.File, name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // It was only read.
+	defer f.Close()
 	tooLarge := fmt.Errorf("read %s: %w: more than %d bytes", filepath.Join(dir.Name(), name), ErrHostile, limit)
 	if size > limit {
 		return nil, tooLarge
@@ -133,7 +133,7 @@ func Open(root, path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Close() //nolint:errcheck // It was only a handle.
+	defer dir.Close()
 	f, _, err := openFile(dir, path)
 	return f, err
 }

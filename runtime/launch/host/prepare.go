@@ -33,7 +33,7 @@ func Prepare(podDir, container string, cfg launch.Config) error {
 	if err != nil {
 		return fmt.Errorf("prepare control folder: %w", err)
 	}
-	defer d.Close() //nolint:errcheck // It was only a handle.
+	defer d.Close()
 	if lock, _, err := openFile(d, launch.LockFile); err == nil {
 		return lock.Close()
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -69,7 +69,7 @@ func place(dir, name string, data []byte) error {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // The launcher may be another user.
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // The launcher may be another user.
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func ReadExit(dir string) (*launch.ExitRecord, bool, error) {
 	if err != nil {
 		return nil, false, ignoreMissing(err)
 	}
-	defer d.Close() //nolint:errcheck // It was only a handle.
+	defer d.Close()
 	data, err := readFile(d, launch.ExitFile, launch.MaxFrame)
 	if err != nil {
 		return nil, false, ignoreMissing(err)
@@ -78,7 +78,7 @@ func ReadStarted(dir string) (*launch.Started, error) {
 	if err != nil {
 		return nil, ignoreMissing(err)
 	}
-	defer d.Close() //nolint:errcheck // It was only a handle.
+	defer d.Close()
 	data, err := readFile(d, launch.StartedFile, 1<<20)
 	if err != nil {
 		return nil, ignoreMissing(err)
@@ -114,7 +114,7 @@ func ReadLife(dir string) (Life, error) {
 	if err != nil {
 		return Unborn, ignoreMissing(err)
 	}
-	defer d.Close() //nolint:errcheck // It was only a handle.
+	defer d.Close()
 	// Not openFile: while the launcher makes it, the lock has two names.
 	fd, err := openat(int(d.Fd()), launch.LockFile, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
 	if errors.Is(err, fs.ErrNotExist) {
