@@ -32,6 +32,7 @@ type Controller struct {
 
 	inbox chan func() // what the loop is to do
 	ready chan struct{}
+	blind chan struct{}  // the watch of containers broke off
 	group sync.WaitGroup // every goroutine that Run started
 
 	// mu guards what other goroutines read beside the loop.
@@ -81,7 +82,7 @@ func New(cfg Config) (*Controller, error) {
 		cfg: cfg, store: cfg.Store, backend: cfg.Backend, log: cfg.Logger, now: cfg.Now,
 		podsDir: filepath.Join(cfg.StateDir, "pods"),
 		start:   newStartGate(cfg.StartParallelism),
-		inbox:   make(chan func(), 256), ready: make(chan struct{}),
+		inbox:   make(chan func(), 256), ready: make(chan struct{}), blind: make(chan struct{}, 1),
 		runs: make(map[string]*run), leftover: make(map[string]*leftover),
 	}
 	if c.launchers = cfg.Launchers; c.launchers == nil {

@@ -207,22 +207,35 @@ func (c *Controller) watchContainers(ctx context.Context) {
 		if sleep(ctx, delay) != nil {
 			return
 		}
+		select {
+		case c.blind <- struct{}{}:
+		default:
+		}
 	}
 }
 
 // resync compares what runs with what the backend has, now and then while
 // anything runs: a watch tells of what is there, not of what went away before
-// it began.
+// it began. So it looks soon after each beginning.
 func (c *Controller) resync(ctx context.Context) {
-	// The first time soon: a container may have gone between the list at the
-	// start and the beginning of the watch.
-	for pause := min(time.Second, c.cfg.ResyncInterval); sleep(ctx, pause) == nil; pause = c.cfg.ResyncInterval {
+	timer := time.NewTimer(min(time.Second, c.cfg.ResyncInterval))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.blind:
+			timer.Reset(min(time.Second, c.cfg.ResyncInterval))
+			continue
+		case <-timer.C:
+		}
 		c.mu.Lock()
 		idle := len(c.runs) == 0
 		c.mu.Unlock()
 		if !idle {
 			c.reconcile(ctx)
 		}
+		timer.Reset(c.cfg.ResyncInterval)
 	}
 }
 
