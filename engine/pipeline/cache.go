@@ -215,9 +215,12 @@ func contentOf(a *skiff.Artifact, digests map[string]string) string {
 	if digest == "" {
 		digest = a.Spec.URI // nothing of it is here: its address is all there is
 	}
-	metadata, err := json.Marshal(a.Spec.Metadata)
-	if err != nil {
-		return digest
+	var metadata []byte // none, whether the map is empty or absent
+	if len(a.Spec.Metadata) > 0 {
+		var err error
+		if metadata, err = json.Marshal(a.Spec.Metadata); err != nil {
+			return digest
+		}
 	}
 	return digest + separator + a.Spec.SchemaTitle + separator + string(metadata)
 }

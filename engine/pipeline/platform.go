@@ -96,7 +96,7 @@ func taskConfig(component *kfp.ComponentSpec, c *core.Container) (map[string]any
 		case kfp.ConfigResources:
 			key, part = "resources", c.Resources
 		case kfp.ConfigEnv:
-			key, part = "env", c.Env
+			key, part = "env", slices.DeleteFunc(slices.Clone(c.Env), func(e core.EnvVar) bool { return e.Name == retryIndex })
 		default:
 			continue // nothing else can be set on a task yet
 		}

@@ -280,6 +280,9 @@ func missing[V any](what, name string, declared map[string]V) error {
 
 // artifact is a field of a list's first artifact, or the whole list as JSON.
 func (c *Context) artifact(p *kfp.Placeholder, list kfp.ArtifactList) (string, error) {
+	if p.Field == "" && len(list.Artifacts) == 0 {
+		return "[]", nil
+	}
 	if p.Field == "" {
 		return kfp.JSONText(list.Artifacts)
 	}

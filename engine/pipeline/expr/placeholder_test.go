@@ -156,6 +156,28 @@ func TestResolveString(t *testing.T) {
 	}
 }
 
+// TestQuote holds that the author's text and what took a placeholder's place
+// reach the quoting apart.
+func TestQuote(t *testing.T) {
+	ctx := sample()
+	ctx.Quote = func(part string, literal bool) string {
+		if literal {
+			return "<" + part + ">"
+		}
+		return "(" + part + ")"
+	}
+	_, args, err := Resolve(nil, []string{"$(A) {{$.inputs.parameters['count']}}", `{"Concat": ["x", "{{$.pipeline_root}}"]}`}, ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"<$(A) >(5)", "<x>(minio://b)"}, args); diff != "" {
+		t.Error(diff)
+	}
+	if got, err := ResolveString("plain", ctx); err != nil || got != "<plain>" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 func TestResolveValue(t *testing.T) {
 	got, err := ResolveValue(map[string]any{
 		"key-{{$.inputs.parameters['count']}}": "{{$.inputs.parameters['count']}}",
