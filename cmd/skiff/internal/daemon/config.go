@@ -24,7 +24,7 @@ const DefaultListen = "127.0.0.1:7433"
 
 // Names below the state folder.
 const (
-	storeFile = "store.db"
+	storeFile = "skiff.db"
 	backupDir = "backups"
 	logFile   = "daemon.log"
 )
