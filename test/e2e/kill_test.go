@@ -19,7 +19,7 @@ func TestDaemonKilledAtRandom(t *testing.T) {
 // ledgerDone is what the pipeline gives back when each of its steps ran once.
 const ledgerDone = "a b c d e f "
 
-func killAtRandom(t *testing.T, kills int, flags ...string) {
+func killAtRandom(t *testing.T, kills int, flags ...string) *daemon {
 	if testing.Short() {
 		t.Skip("kills a daemon for a minute")
 	}
@@ -45,7 +45,11 @@ func killAtRandom(t *testing.T, kills int, flags ...string) {
 		}
 	}
 	d.nothingLeft(ctx)
+	return d
 }
+
+// cleanUp is how long what is done behind the steps' backs may take.
+const cleanUp = 30 * time.Second
 
 // submit hands a pipeline in and returns its run's id.
 func (d *daemon) submit(ctx context.Context, args ...string) string {
@@ -82,7 +86,7 @@ func (d *daemon) finished(ctx context.Context, id string) runDocument {
 // nothingLeft waits until no pod of any run is alive.
 func (d *daemon) nothingLeft(ctx context.Context) {
 	d.t.Helper()
-	eventually(d.t, 30*time.Second, "no pod is left running", func() error {
+	eventually(d.t, cleanUp, "no pod is left running", func() error {
 		got := d.skiff(ctx, "ps", "-o", "json")
 		if got.code != 0 {
 			return fmt.Errorf("ps: exit %d: %s", got.code, got.stderr)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -60,6 +61,9 @@ func newDaemon(t *testing.T, flags ...string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if slices.Contains(flags, "process") {
+		flags = append(flags, wheelhouse()...)
+	}
 	d := &daemon{t: t, bin: bin, state: state, flags: flags, addr: freeAddress(t), log: filepath.Join(state, "..", filepath.Base(state)+".log")}
 	t.Cleanup(func() {
 		d.stop()
@@ -76,6 +80,17 @@ func newDaemon(t *testing.T, flags ...string) *daemon {
 	})
 	d.start()
 	return d
+}
+
+// wheelhouse makes the process runtime install from the images' wheels, where
+// `make images` has made them, so that both runtimes have the same packages and
+// neither needs a network. The images have the same settings of their own.
+func wheelhouse() []string {
+	wheels := os.Getenv("SKIFF_TEST_WHEELS")
+	if wheels == "" {
+		return nil
+	}
+	return []string{"--container-env", "PIP_NO_INDEX=1", "--container-env", "PIP_FIND_LINKS=" + wheels}
 }
 
 // start runs the daemon and returns when it is ready.
