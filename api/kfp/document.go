@@ -87,8 +87,7 @@ var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+)(?:, column \d+)?: )
 // syntaxProblem is a parser's complaint with its line where the others have theirs.
 func syntaxProblem(file string, err error) problem.List {
 	p := &problem.Error{Object: file, Err: err}
-	var at *jsonError
-	if errors.As(err, &at) {
+	if at, isJSON := errors.AsType[*jsonError](err); isJSON {
 		p.Line, p.Err = at.line, at.err
 		p.Hint = "the file is not valid JSON"
 		return problem.List{p}

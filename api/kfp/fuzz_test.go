@@ -65,7 +65,9 @@ func FuzzLoad(f *testing.F) {
 		if more := Validate(again, Checks{Limits: limits}); len(more) > 0 {
 			t.Fatalf("valid before it was stored, then: %v", more)
 		}
-		ResolveInputs(pkg.Spec.Root.InputDefinitions, pkg.Parameters)
+		if values, problems := ResolveInputs(pkg.Spec.Root.InputDefinitions, pkg.Parameters); len(problems) == 0 && len(values) > len(pkg.Spec.Root.InputDefinitions.Parameters) {
+			t.Fatalf("more values than inputs: %v", values)
+		}
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"regexp"
 	"slices"
@@ -248,9 +249,7 @@ func EvalCondition(condition string, params map[string]any) (bool, error) {
 	for _, name := range p.names {
 		values[name] = nil
 	}
-	for name, value := range params {
-		values[name] = value
-	}
+	maps.Copy(values, params)
 	inputs := map[string]any{"parameter_values": values}
 	if strings.Contains(condition, "parameters") {
 		if inputs["parameters"], err = legacy(values); err != nil {
