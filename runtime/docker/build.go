@@ -85,20 +85,7 @@ func (b *Backend) build(spec runtime.ContainerSpec, m machine, network string, r
 			{Path: b.cfg.volumeDir(spec.Namespace), Own: true},
 		},
 	}}
-	no := false
-	pids := spec.Resources.Pids
-	if pids <= 0 {
-		pids = DefaultPids
-	}
-	h := &dockerapi.HostConfig{
-		LogConfig:     dockerapi.LogConfig{Type: "json-file", Config: map[string]string{"max-size": engineLog, "max-file": "1"}},
-		RestartPolicy: dockerapi.RestartPolicy{Name: "no"},
-		CapDrop:       []string{"ALL"}, CapAdd: policy.Capabilities(),
-		SecurityOpt: []string{policy.NoNewPrivileges},
-		IpcMode:     "private", OomScoreAdj: oomScore, Init: &no,
-	}
-	setNetwork(h, network)
-	h.PidsLimit = &pids
+	h := baseHost(network, spec.Resources.Pids)
 	h.NanoCPUs = clampCPU(spec.Resources.CPUMilli, m.cpus)
 	h.Memory = clampMemory(spec.Resources.MemoryBytes, m.memory)
 	h.MemorySwap = h.Memory
@@ -122,7 +109,7 @@ func (b *Backend) build(spec runtime.ContainerSpec, m machine, network string, r
 		Cmd:        []string{path.Join(podInside, spec.Container)},
 		Entrypoint: []string{launcherInside},
 		Image:      spec.Image.ID, Labels: b.labels(spec),
-		Healthcheck: &dockerapi.HealthConfig{Test: []string{"NONE"}},
+		Healthcheck: noHealthcheck(),
 		StopSignal:  "SIGTERM",
 	}
 	if spec.StopGrace > 0 {
@@ -131,6 +118,29 @@ func (b *Backend) build(spec runtime.ContainerSpec, m machine, network string, r
 	}
 	out.config, out.host = c, h
 	return out, nil
+}
+
+// baseHost is what every container has.
+func baseHost(network string, pids int64) *dockerapi.HostConfig {
+	if pids <= 0 {
+		pids = DefaultPids
+	}
+	no := false
+	h := &dockerapi.HostConfig{
+		LogConfig:     dockerapi.LogConfig{Type: "json-file", Config: map[string]string{"max-size": engineLog, "max-file": "1"}},
+		RestartPolicy: dockerapi.RestartPolicy{Name: "no"},
+		NetworkMode:   dockerapi.NetworkMode(network),
+		CapDrop:       []string{"ALL"}, CapAdd: policy.Capabilities(),
+		SecurityOpt: []string{policy.NoNewPrivileges},
+		IpcMode:     "private", OomScoreAdj: oomScore, Init: &no,
+	}
+	h.PidsLimit = &pids
+	return h
+}
+
+// noHealthcheck switches the image's own off: it is a process every few seconds.
+func noHealthcheck() *dockerapi.HealthConfig {
+	return &dockerapi.HealthConfig{Test: []string{"NONE"}}
 }
 
 // labels are the caller's, with the backend's own over them.

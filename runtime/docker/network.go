@@ -41,10 +41,6 @@ func networkName(namespace string) string {
 	return networkPrefix + namespace
 }
 
-func setNetwork(h *dockerapi.HostConfig, name string) {
-	h.NetworkMode = dockerapi.NetworkMode(name)
-}
-
 // ensure returns the network's name once it exists. The lock is held over the
 // engine's calls on purpose: two creations of one name make two networks.
 func (n *networks) ensure(ctx context.Context, namespace string) (string, error) {

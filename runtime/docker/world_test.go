@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -432,4 +433,52 @@ func TestMissingImageAtCreate(t *testing.T) {
 	if _, err := r.b.Create(t.Context(), spec); !errors.Is(err, runtime.ErrImageUnavailable) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestReclaim gives folders of other users, closed ones too, to a daemon that is
+// not root.
+func TestReclaim(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make another user's folders")
+	}
+	const daemon = 12345
+	r := newRig(t, "", nil)
+	pod := r.podDir(t)
+	deep := filepath.Join(pod, "out", "a b", "c")
+	if err := os.MkdirAll(deep, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	outside := t.TempDir()
+	file := filepath.Join(deep, "file")
+	if err := errors.Join(
+		os.WriteFile(file, []byte("kept"), 0o600), os.Symlink(outside, filepath.Join(deep, "link")), os.Chown(filepath.Join(pod, "out", "a b"), 777, 777),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.b.Reclaim(t.Context(), pod, daemon, daemon); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{pod, filepath.Join(pod, "out"), filepath.Join(pod, "out", "a b"), deep} {
+		if uid := owner(t, dir); uid != daemon {
+			t.Errorf("%s belongs to %d", dir, uid)
+		}
+	}
+	if owner(t, outside) == daemon {
+		t.Error("a link was followed")
+	}
+	if data, err := os.ReadFile(file); err != nil || string(data) != "kept" || owner(t, file) != 0 {
+		t.Errorf("the file became %q of %d, %v", data, owner(t, file), err)
+	}
+	if err := r.b.Reclaim(t.Context(), outside, daemon, daemon); !errors.Is(err, runtime.ErrPolicy) {
+		t.Errorf("a folder outside the state: %v", err)
+	}
+}
+
+func owner(t *testing.T, path string) int {
+	t.Helper()
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(info.Sys().(*syscall.Stat_t).Uid)
 }
