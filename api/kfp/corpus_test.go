@@ -1,8 +1,10 @@
 package kfp
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -71,5 +73,43 @@ func TestCorpusLoads(t *testing.T) {
 				t.Error("the canonical form changes when it is read back")
 			}
 		})
+	}
+}
+
+var inputsColumn = regexp.MustCompile("^\\| ([^ ]+\\.(?:yaml|json)) \\|.*\\| `(\\{.*\\})` \\|")
+
+// TestCorpusInputs resolves the inputs that the corpus's index gives for each
+// of its pipelines.
+func TestCorpusInputs(t *testing.T) {
+	corpus(t)
+	index, err := os.ReadFile(filepath.Join(corpusFolder, "INDEX.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resolved := 0
+	for line := range strings.Lines(string(index)) {
+		match := inputsColumn.FindStringSubmatch(line)
+		if match == nil {
+			continue
+		}
+		var given map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(match[2]), &given); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(filepath.Join(corpusFolder, match[1]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pkg, err := Load(match[1], data, Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, problems := ResolveInputs(pkg.Spec.Root.InputDefinitions, given); len(problems) > 0 {
+			t.Errorf("%s: %v", match[1], problems)
+		}
+		resolved++
+	}
+	if resolved < 100 {
+		t.Errorf("resolved the inputs of %d pipelines, want 100 at least", resolved)
 	}
 }

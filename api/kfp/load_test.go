@@ -312,10 +312,13 @@ func TestArchivesRefused(t *testing.T) {
 		{"plain.gz", gzipOf([]byte(text)), "holds no tar archive"},
 		{"latin1.yaml", []byte("pipelineInfo:\n  name: caf\xe9\n"), "line 2: the text is not UTF-8 (byte 0xe9)"},
 		{"utf16.yaml", []byte("\xff\xfep\x00i\x00"), "not UTF-8"},
+		{"large.tgz", tarred(t, entry{name: "data.bin", text: strings.Repeat("\x00", 9<<20)}, ok), "more than 8388608 bytes when unpacked"},
+		{"large.zip", zipped(t, entry{name: "pipeline.yaml", text: strings.Repeat(" ", 2<<20)}), "has more than 1048576 bytes when unpacked"},
+		{"large.yaml", bytes.Repeat([]byte(" "), 2<<20), "the file has 2097152 bytes, at most 1048576 are read"},
 		{"zero", nil, "the file is empty"},
 		{"binary", []byte("\x7fELF\x02\x01\x01\x00"), "not valid YAML"},
 	} {
-		_, err := Load(tc.name, tc.data, Limits{})
+		_, err := Load(tc.name, tc.data, Limits{MaxBytes: 1 << 20})
 		if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.HasPrefix(err.Error(), tc.name) {
 			t.Errorf("%s: got %v, want %q", tc.name, err, tc.want)
 		}
@@ -343,22 +346,21 @@ func TestHostileDocumentsAreBounded(t *testing.T) {
 	}
 	big := strings.Repeat("x", 1<<20)
 	for name, data := range map[string][]byte{
-		"laughs":           []byte("runtimeConfig:\n  parameterValues:\n    " + strings.ReplaceAll(laughs, "\n", "\n    ") + "\npipelineSpec: {}\n"),
-		"long text":        []byte("pipelineSpec: {}\nruntimeConfig: {parameterValues: {a: &a " + big + ", b: [" + strings.Repeat("*a,", 10000) + "]}}\n"),
-		"merges":           []byte("pipelineSpec: {}\nruntimeConfig:\n  parameterValues:\n" + merges + "labels: {<<: *p}\n"),
-		"brackets":         repeated("[", 16<<20),
-		"dashes":           repeated("- ", 16<<20),
-		"json brackets":    append([]byte(`{"a":`), repeated("[", 300_000)...),
-		"list":             repeated("- a\n", 1_500_000),
-		"keys":             numbered("k%d: v\n", 390_000),
-		"components":       append([]byte("components:\n"), numbered(" k%d: {x: y}\n", 120_000)...),
-		"documents":        repeated("---\n", 16<<20),
-		"comments":         repeated("# c\n", 16<<20),
-		"spaces":           repeated(" ", 16<<20),
-		"too large":        repeated("a", 64<<20),
-		"zip of zeros":     zipped(t, entry{name: "pipeline.yaml", text: strings.Repeat("\x00", 200<<20)}),
-		"tar of zeros":     tarred(t, entry{name: "pipeline.yaml", text: strings.Repeat("\x00", 200<<20)}),
-		"zeros before tar": tarred(t, entry{name: "data.bin", text: strings.Repeat("\x00", 200<<20)}, entry{name: "pipeline.yaml"}),
+		"laughs":        []byte("runtimeConfig:\n  parameterValues:\n    " + strings.ReplaceAll(laughs, "\n", "\n    ") + "\npipelineSpec: {}\n"),
+		"long text":     []byte("pipelineSpec: {}\nruntimeConfig: {parameterValues: {a: &a " + big + ", b: [" + strings.Repeat("*a,", 10000) + "]}}\n"),
+		"merges":        []byte("pipelineSpec: {}\nruntimeConfig:\n  parameterValues:\n" + merges + "labels: {<<: *p}\n"),
+		"brackets":      repeated("[", 16<<20),
+		"dashes":        repeated("- ", 16<<20),
+		"json brackets": append([]byte(`{"a":`), repeated("[", 300_000)...),
+		"list":          repeated("- a\n", 1_500_000),
+		"keys":          numbered("k%d: v\n", 200_000),
+		"components":    append([]byte("components:\n"), numbered(" k%d: {x: y}\n", 120_000)...),
+		"documents":     repeated("---\n", 16<<20),
+		"comments":      repeated("# c\n", 8<<20),
+		"spaces":        repeated(" ", 8<<20),
+		"too large":     repeated("a", 64<<20),
+		"zip of zeros":  zipped(t, entry{name: "pipeline.yaml", text: strings.Repeat("\x00", 40<<20)}),
+		"tar of zeros":  tarred(t, entry{name: "pipeline.yaml", text: strings.Repeat("\x00", 40<<20)}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats

@@ -14,13 +14,20 @@ import (
 // values given, made of their declared types, and the defaults of the others.
 // An optional input without either is absent. What is wrong comes as problems:
 // undeclared names, other types, values out of the literals, and required
-// inputs without a value.
+// inputs without a value. Names of input artifacts may be given too; see
+// RootArtifacts.
 func ResolveInputs(inputs ComponentInputsSpec, given map[string]json.RawMessage) (map[string]any, problem.List) {
 	resolved := make(map[string]any, len(inputs.Parameters))
 	var problems problem.List
 	names := slices.Collect(maps.Keys(inputs.Parameters))
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		def := inputs.Parameters[name]
+		if def == nil && inputs.Artifacts[name] != nil {
+			if _, err := artifactAddress(given[name]); err != nil {
+				problems.Add("parameters."+name, "%w", err).Hint = "give an address, such as s3://bucket/data"
+			}
+			continue
+		}
 		if def == nil {
 			problems.Add("parameters."+name, "the pipeline has no such input").Hint = didYouMean(name, names, "inputs")
 			continue
@@ -52,13 +59,32 @@ func ResolveInputs(inputs ComponentInputsSpec, given map[string]json.RawMessage)
 				Hint = fmt.Sprintf("give it with -p %s=…", name)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(inputs.Artifacts)) {
-		if !inputs.Artifacts[name].IsOptional {
-			problems.Add("root.inputDefinitions.artifacts."+name, "the pipeline requires an artifact, which a run cannot be given").
-				Hint = "use an importer in the pipeline, with the address as a parameter"
-		}
-	}
 	return resolved, problems
+}
+
+// RootArtifacts are the addresses that a run was given for the pipeline's input
+// artifacts, under the names of the inputs beside its parameters. An input that
+// none was given for is there with an empty address. ResolveInputs has checked
+// them.
+func RootArtifacts(inputs ComponentInputsSpec, given map[string]json.RawMessage) map[string]string {
+	addresses := make(map[string]string, len(inputs.Artifacts))
+	for name := range inputs.Artifacts {
+		address, err := artifactAddress(given[name])
+		if err != nil {
+			address = ""
+		}
+		addresses[name] = address
+	}
+	return addresses
+}
+
+// artifactAddress reads the address of an artifact.
+func artifactAddress(raw json.RawMessage) (string, error) {
+	var address string
+	if err := json.Unmarshal(raw, &address); err != nil || !strings.Contains(address, "://") {
+		return "", fmt.Errorf("%s is not the address of an artifact", clip(string(raw), 60))
+	}
+	return address, nil
 }
 
 // givenValue reads one value; nil for an optional input given as null.

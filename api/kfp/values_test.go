@@ -157,6 +157,21 @@ func TestResolveInputs(t *testing.T) {
 	}
 }
 
+func TestRootArtifacts(t *testing.T) {
+	inputs := ComponentInputsSpec{Artifacts: map[string]*InputArtifactDef{"data": {}, "other": {}}}
+	given := map[string]json.RawMessage{"data": json.RawMessage(`"s3://bucket/data"`)}
+	if _, problems := ResolveInputs(inputs, given); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	if diff := cmp.Diff(map[string]string{"data": "s3://bucket/data", "other": ""}, RootArtifacts(inputs, given)); diff != "" {
+		t.Error(diff)
+	}
+	_, problems := ResolveInputs(inputs, map[string]json.RawMessage{"other": json.RawMessage("5")})
+	if len(problems) != 1 || problems[0].Field != "parameters.other" {
+		t.Errorf("got %v", problems)
+	}
+}
+
 func TestParseExecutorOutput(t *testing.T) {
 	out, err := ParseExecutorOutput([]byte(`{"parameterValues": {"a": 1, "b": NaN, "c": "say NaN \" -Infinity", "d": [-Infinity]}, "future": {},
 		"artifacts": {"m": {"artifacts": [{"name": "m", "type": {"schemaTitle": "system.Model"}, "uri": "minio://x", "metadata": {"acc": 0.9}, "customPath": "/tmp/m"}]}}}`))
