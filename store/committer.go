@@ -28,6 +28,10 @@ const (
 	// appendFill is the part of a page that is filled before it splits, in
 	// buckets whose keys only grow: half-full pages would never fill up.
 	appendFill = 0.9
+	// objectFill is for objects, whose names mostly grow with time too (a run's
+	// tasks, UUIDs of version 7), but which grow a little in later updates. It
+	// saves a third of the file beside bbolt's 0.5.
+	objectFill = 0.8
 )
 
 // recent remembers the revisions of the keys changed last, so that the
@@ -141,7 +145,7 @@ func (s *Store) writeGroup(group []*request) (next state, events []*entry, err e
 			if err != nil {
 				return err
 			}
-			b.log.FillPercent = appendFill
+			b.log.FillPercent, b.objects.FillPercent = appendFill, objectFill
 			next, events = s.state, events[:0]
 			changed := make(overlay)
 			for _, r := range group {

@@ -16,6 +16,7 @@ const pairs = 5
 // bench is what one area's benchmarks are given, and where their rows go.
 type bench struct {
 	quick    bool
+	objects  int
 	dir      string
 	progress io.Writer
 	area     string

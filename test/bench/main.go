@@ -53,6 +53,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	only := flags.String("only", "", "comma-separated areas to run; all where empty")
 	quick := flags.Bool("quick", false, "small sizes: shows that the benchmarks run, not how fast skiff is")
 	output := flags.String("o", "", "write the report to this file too (docs/benchmarks.md)")
+	objects := flags.Int("objects", 1_000_000, "how many objects the large store holds")
 	profile := flags.String("profile", "", "write a CPU profile of the whole run to this file")
 	folder := flags.String("dir", "", "folder for the data, on the disk to measure; a temporary one where empty")
 	if err := flags.Parse(args); err != nil {
@@ -76,7 +77,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	r := newReport(ctx, *quick)
 	for _, a := range chosen {
-		b := &bench{quick: *quick, dir: dir, progress: stderr, area: a.name}
+		b := &bench{quick: *quick, objects: *objects, dir: dir, progress: stderr, area: a.name}
 		if err := a.run(ctx, b); err != nil {
 			return fmt.Errorf("%s: %w", a.name, err)
 		}

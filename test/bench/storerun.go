@@ -34,7 +34,7 @@ func runStore(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, small.s.Close()) }()
-	count := b.size(1_000_000, 5_000)
+	count := b.size(b.objects, 5_000)
 	b.say("filling a store with %s objects", thousands(fmt.Sprint(count)))
 	begin := time.Now()
 	if err := errors.Join(large.fill(ctx, count), small.fill(ctx, 1000)); err != nil {
