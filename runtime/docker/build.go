@@ -78,13 +78,7 @@ type built struct {
 // build translates a specification. Paths in it are resolved; the policy is the
 // caller's to ask.
 func (b *Backend) build(spec runtime.ContainerSpec, m machine, network string, rules policy.Rules) (built, error) {
-	out := built{grant: policy.Grant{
-		Network: network, GPUs: spec.GPUs,
-		Roots: []policy.Root{
-			{Path: spec.PodDir, Own: true},
-			{Path: b.cfg.volumeDir(spec.Namespace), Own: true},
-		},
-	}}
+	out := built{grant: policy.Grant{Network: network, GPUs: spec.GPUs, Roots: b.cfg.podRoots(spec)}}
 	h := baseHost(network, spec.Resources.Pids)
 	h.NanoCPUs = clampCPU(spec.Resources.CPUMilli, m.cpus)
 	h.Memory = clampMemory(spec.Resources.MemoryBytes, m.memory)

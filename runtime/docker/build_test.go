@@ -42,7 +42,7 @@ func TestConfigIsChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.Close()
+	t.Cleanup(func() { _ = b.Close() })
 	if b.cfg.Host != "unix:///somewhere/else.sock" {
 		t.Errorf("the engine is %s", b.cfg.Host)
 	}

@@ -72,7 +72,7 @@ func writeBundle(stateDir, file string) (string, error) {
 	}
 	path := filepath.Join(dir, hex.EncodeToString(sum[:8])+".pem")
 	tmp := path + ".new"
-	if err := os.WriteFile(tmp, all.Bytes(), 0o644); err != nil { //nolint:gosec // Every user inside must read it.
+	if err := os.WriteFile(tmp, all.Bytes(), 0o644); err != nil { // every user inside must read it
 		return "", fmt.Errorf("write trust bundle: %w", err)
 	}
 	if err := os.Rename(tmp, path); err != nil {

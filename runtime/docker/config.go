@@ -9,6 +9,7 @@ import (
 	goruntime "runtime"
 	"strings"
 
+	"github.com/skiff-ml/skiff/runtime"
 	"github.com/skiff-ml/skiff/runtime/docker/policy"
 )
 
@@ -49,10 +50,10 @@ type Config struct {
 	ContainerCA string
 	// AllowedHostPaths are the host folders that pods may mount parts of.
 	AllowedHostPaths []HostPath
-	// MountRoots are skiff's own folders, inside the state folder or not, of
-	// which pods' mounts show parts: the artifact repository. The folders
-	// "artifacts", "inputs" and "volumes" of the state folder are among them
-	// in any case.
+	// MountRoots are further folders of skiff's own, inside the state folder or
+	// not, of which pods of any namespace may mount parts. A namespace's own
+	// folders below "artifacts" and "volumes" in the state folder need not be
+	// named: its pods may, and no others.
 	MountRoots []string
 	// ReadOnlyFiles are further single files that may be mounted read-only.
 	ReadOnlyFiles []string
@@ -132,9 +133,6 @@ func (c Config) rules(files []string, dataRoot string) policy.Rules {
 	for _, p := range c.AllowedHostPaths {
 		r.Roots = append(r.Roots, policy.Root{Path: p.Path, ReadOnly: p.ReadOnly})
 	}
-	for _, name := range []string{"artifacts", "inputs"} {
-		r.Roots = append(r.Roots, policy.Root{Path: filepath.Join(c.StateDir, name), Own: true})
-	}
 	for _, p := range c.MountRoots {
 		r.Roots = append(r.Roots, policy.Root{Path: p, Own: true})
 	}
@@ -144,4 +142,14 @@ func (c Config) rules(files []string, dataRoot string) policy.Rules {
 // volumeDir is the folder of a namespace's claims.
 func (c Config) volumeDir(namespace string) string {
 	return filepath.Join(c.StateDir, "volumes", namespace)
+}
+
+// podRoots are the folders that a container may see parts of, and no other pod's.
+func (c Config) podRoots(spec runtime.ContainerSpec) []policy.Root {
+	namespace := cmp.Or(spec.Namespace, defaultNamespace)
+	return []policy.Root{
+		{Path: spec.PodDir, Own: true},
+		{Path: c.volumeDir(namespace), Own: true},
+		{Path: filepath.Join(c.StateDir, "artifacts", namespace), Own: true},
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -105,7 +106,7 @@ func (e *privateEngine) start() {
 	if err != nil {
 		e.Fatal(err)
 	}
-	defer api.Close()
+	defer func() { _ = api.Close() }()
 	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if _, err := api.Connect(context.Background()); err == nil {
 			return
@@ -199,9 +200,8 @@ func (e *privateEngine) remove() {
 	if err != nil {
 		e.Error(err)
 	}
-	lines := bytes.Split(mounts, []byte("\n"))
-	for i := len(lines) - 1; i >= 0; i-- {
-		if f := bytes.Fields(lines[i]); len(f) > 1 && bytes.HasPrefix(f[1], []byte(e.dir+"/")) {
+	for _, line := range slices.Backward(bytes.Split(mounts, []byte("\n"))) {
+		if f := bytes.Fields(line); len(f) > 1 && bytes.HasPrefix(f[1], []byte(e.dir+"/")) {
 			_ = syscall.Unmount(string(f[1]), syscall.MNT_DETACH) // It may have gone with another one.
 		}
 	}
@@ -260,14 +260,7 @@ func (w *watched) until(t *testing.T, id string, fine func(runtime.Container) bo
 }
 
 func in(states ...runtime.State) func(runtime.Container) bool {
-	return func(c runtime.Container) bool {
-		for _, s := range states {
-			if c.State == s {
-				return true
-			}
-		}
-		return false
-	}
+	return func(c runtime.Container) bool { return slices.Contains(states, c.State) }
 }
 
 func (r *rig) unavailable(what string, err error) {

@@ -12,10 +12,11 @@ import (
 )
 
 const (
-	networkNone    = "none"
-	networkPrefix  = "skiff-"
-	labelNetwork   = "skiff.dev/namespace"
-	defaultNetwork = "default" // the namespace of a container that names none
+	networkNone   = "none"
+	networkPrefix = "skiff-"
+	labelNetwork  = "skiff.dev/namespace"
+	// defaultNamespace is that of a container that names none.
+	defaultNamespace = "default"
 	// subnetPool is where networks go when the engine's own pools (about thirty
 	// networks) are used up: 256 of /24.
 	subnetPool  = "10.213.%d.0/24"
@@ -36,7 +37,7 @@ type networks struct {
 // networkName is the bridge of a namespace.
 func networkName(namespace string) string {
 	if namespace == "" {
-		namespace = defaultNetwork
+		namespace = defaultNamespace
 	}
 	return networkPrefix + namespace
 }
@@ -58,7 +59,7 @@ func (n *networks) ensure(ctx context.Context, namespace string) (string, error)
 		n.have[name] = true
 		return name, nil
 	}
-	if dockerapi.IsUnavailable(err) || ctx.Err() != nil || name != networkName(defaultNetwork) {
+	if dockerapi.IsUnavailable(err) || ctx.Err() != nil || name != networkName(defaultNamespace) {
 		return "", fmt.Errorf("make network %s: %w", name, err)
 	}
 	return n.fallback(ctx, err), nil
@@ -74,7 +75,7 @@ func (n *networks) fallback(ctx context.Context, cause error) string {
 		name = "bridge"
 	}
 	n.note = fmt.Sprintf("the engine cannot make a network (%v); containers of the namespace %s use %q instead; see that iptables works on this machine",
-		cause, defaultNetwork, name)
+		cause, defaultNamespace, name)
 	return name
 }
 
@@ -111,7 +112,7 @@ func (n *networks) create(ctx context.Context, name, namespace string) error {
 	// The same namespace tries the same subnets first, so that addresses stay
 	// what they were where they can.
 	hash := fnv.New32a()
-	hash.Write([]byte(name)) //nolint:errcheck // A hash takes everything.
+	hash.Write([]byte(name))
 	first := int(hash.Sum32() % subnetCount)
 	for i := range subnetCount {
 		o.IPAM = &dockerapi.IPAM{Driver: "default", Config: []dockerapi.IPAMConfig{

@@ -111,7 +111,7 @@ func (r *rig) run(spec runtime.ContainerSpec, script string) string {
 func (r *rig) log(spec runtime.ContainerSpec) string {
 	r.Helper()
 	h := host.New()
-	defer h.Close()
+	defer func() { _ = h.Close() }()
 	var out strings.Builder
 	for e, err := range h.OpenLog(r.Context(), launch.ControlDir(spec.PodDir, spec.Container), host.LogOptions{}) {
 		if err != nil {
@@ -252,7 +252,9 @@ func TestRemovedBehindOurBack(t *testing.T) {
 		t.Errorf("a removed container is %+v", c)
 	}
 	cancel()
-	<-done
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("watch ended with %v", err)
+	}
 	if err := r.b.Start(t.Context(), id); !errors.Is(err, runtime.ErrNotFound) {
 		t.Errorf("start: %v", err)
 	}

@@ -12,24 +12,24 @@ import (
 	"github.com/docker/docker/client"
 )
 
-// IsNotFound: the engine has no such container, image, network or exec.
+// IsNotFound says that the engine has no such container, image, network or exec.
 func IsNotFound(err error) bool { return errdefs.IsNotFound(err) }
 
-// IsConflict: the name is taken, or the object is in a state that forbids it.
+// IsConflict says that the name is taken, or the object is in a state that forbids it.
 func IsConflict(err error) bool { return errdefs.IsConflict(err) }
 
-// IsNotModified: the container already is in the asked state.
+// IsNotModified says that the container already is in the asked state.
 func IsNotModified(err error) bool { return errdefs.IsNotModified(err) }
 
-// IsUnauthorized: the engine or the registry behind it wants other credentials.
+// IsUnauthorized says that the engine or the registry behind it wants other credentials.
 func IsUnauthorized(err error) bool {
 	return errdefs.IsUnauthorized(err) || errdefs.IsPermissionDenied(err)
 }
 
-// IsInvalid: the engine refused the request itself.
+// IsInvalid says that the engine refused the request itself.
 func IsInvalid(err error) bool { return errdefs.IsInvalidArgument(err) }
 
-// IsUnavailable: the engine did not answer, or broke off while it did; the same
+// IsUnavailable says that the engine did not answer, or broke off while it did; the same
 // call may succeed later.
 func IsUnavailable(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) {

@@ -12,10 +12,10 @@ import (
 	"github.com/docker/docker/api/types/system"
 )
 
-// The engine's own types, as far as runtime/docker builds or reads them.
+// These are the engine's own types, as far as runtime/docker builds or reads them.
 type (
+	// Config is what is fixed in a container of the image's side.
 	Config         = container.Config
-	HostConfig     = container.HostConfig
 	Resources      = container.Resources
 	DeviceRequest  = container.DeviceRequest
 	DeviceMapping  = container.DeviceMapping

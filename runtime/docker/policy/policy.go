@@ -112,8 +112,7 @@ func (k *checker) closed(path string, v reflect.Value, allowed map[string]check)
 			continue
 		}
 		if err := examine(k, v.Field(i)); err != nil {
-			var p *problem.Error
-			if errors.As(err, &p) {
+			if _, told := errors.AsType[*problem.Error](err); told {
 				return err
 			}
 			return refuse(name, err, "")
