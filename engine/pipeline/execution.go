@@ -68,7 +68,7 @@ func (x *execution) Run(ctx context.Context) error {
 		timer := time.AfterFunc(time.Until(deadline), func() { x.events.post(event{deadline: true}) })
 		defer timer.Stop()
 	}
-	x.begin()
+	x.begin(ctx)
 	for {
 		x.advance(ctx)
 		if err := x.flush(ctx); err != nil {
@@ -88,14 +88,14 @@ func (x *execution) Run(ctx context.Context) error {
 }
 
 // begin builds the graph and takes up what was done before.
-func (x *execution) begin() {
+func (x *execution) begin(ctx context.Context) {
 	now := x.c.now()
 	if x.run.Status.State == "" || x.run.Status.State == skiff.StatePending {
 		x.run.Status.State = skiff.StateRunning
 		x.run.Status.StartedAt = now
 		x.runDirty = true
 	}
-	in, err := x.rootInputs()
+	in, err := x.rootInputs(ctx)
 	if err != nil {
 		x.endRun(skiff.StateFailed, "InvalidInputs", err.Error())
 		return

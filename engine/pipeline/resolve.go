@@ -1,23 +1,93 @@
 package pipeline
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
+	"path"
 	"strings"
 
+	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/engine/pipeline/expr"
+	"github.com/skiff-ml/skiff/store"
 )
 
 // rootInputs are the run's parameters with the pipeline's defaults applied.
 // They were checked at the door; a manifest that no longer agrees is an error.
-func (x *execution) rootInputs() (inputs, error) {
+func (x *execution) rootInputs(ctx context.Context) (inputs, error) {
 	resolved, problems := kfp.ResolveInputs(x.ir.Root.InputDefinitions, x.run.Spec.Parameters)
 	if err := problems.OrNil(); err != nil {
 		return inputs{}, err
 	}
-	return inputs{params: resolved, artifacts: artifactMap{}}, nil
+	in := inputs{params: resolved, artifacts: artifactMap{}}
+	addresses := kfp.RootArtifacts(x.ir.Root.InputDefinitions, x.run.Spec.Parameters)
+	for _, name := range sortedKeys(addresses) {
+		def := x.ir.Root.InputDefinitions.Artifacts[name]
+		if addresses[name] == "" && def.IsOptional {
+			continue
+		}
+		a, err := x.rootArtifact(ctx, name, def, addresses[name])
+		if err != nil {
+			return inputs{}, fmt.Errorf("input artifact %q: %w", name, err)
+		}
+		in.artifacts[name] = artifactList{list: def.IsArtifactList, items: []*skiff.Artifact{a}}
+	}
+	return in, nil
+}
+
+// rootArtifact is an artifact that the pipeline itself takes as an input: what
+// lies at the address that the run was given, or, without one, an empty file of
+// the declared type. The latter lets a component compiled by itself run, as its
+// author does to try it; no published API hands a run an artifact.
+func (x *execution) rootArtifact(ctx context.Context, input string, def *kfp.InputArtifactDef, address string) (*skiff.Artifact, error) {
+	name := x.run.Name + "-" + sanitized(input, 40) + "-" + shortHash(input)
+	known, err := x.artifact(ctx, name)
+	if err == nil || !errors.Is(err, store.ErrNotFound) {
+		return known, err
+	}
+	given := address != ""
+	if !given {
+		folder := strings.TrimRight(x.pipelineRoot(), "/") + "/" + path.Join(sanitized(x.ir.PipelineInfo.Name, 63), x.run.Name, "inputs")
+		address = folder + "/" + input
+		if err := x.emptyFile(folder, address); err != nil {
+			return nil, err
+		}
+	}
+	a := &skiff.Artifact{
+		TypeMeta: core.TypeMeta{APIVersion: skiff.APIVersion, Kind: skiff.ArtifactKind},
+		ObjectMeta: core.ObjectMeta{
+			Name: name, Namespace: x.run.Namespace,
+			Labels: map[string]string{core.LabelRun: x.run.Name}, OwnerReferences: []core.OwnerReference{x.ownedByRun()},
+		},
+		Spec: skiff.ArtifactSpec{
+			DisplayName: input, SchemaTitle: def.ArtifactType.SchemaTitle, SchemaVersion: def.ArtifactType.SchemaVersion,
+			InstanceSchema: def.ArtifactType.InstanceSchema, URI: address, Run: x.run.Name, Imported: given,
+		},
+	}
+	x.newArtifacts = append(x.newArtifacts, a)
+	x.artifacts[name] = a
+	return a, nil
+}
+
+// emptyFile makes an empty file in a folder of the daemon's own, which no
+// container has for writing.
+func (x *execution) emptyFile(folder, uri string) error {
+	if err := x.c.artifacts.PrepareOutput(x.run.Namespace, folder); err != nil {
+		return err
+	}
+	location, err := x.c.artifacts.Locate(x.run.Namespace, uri)
+	if err != nil {
+		return err
+	}
+	file, err := os.OpenFile(location.HostPath, os.O_CREATE|os.O_RDONLY, 0o444)
+	if err != nil {
+		return err
+	}
+	return file.Close()
 }
 
 // resolve finds a task's inputs in its scope: what its producers made, what its
