@@ -12,32 +12,57 @@ import (
 	"github.com/docker/docker/api/types/system"
 )
 
-// These are the engine's own types, as far as runtime/docker builds or reads them.
+// The types are the engine's own, as far as runtime/docker builds or reads them.
+
 type (
-	// Config is what is fixed in a container of the image's side.
-	Config         = container.Config
-	Resources      = container.Resources
-	DeviceRequest  = container.DeviceRequest
-	DeviceMapping  = container.DeviceMapping
-	Ulimit         = container.Ulimit
-	LogConfig      = container.LogConfig
-	RestartPolicy  = container.RestartPolicy
-	HealthConfig   = container.HealthConfig
-	Mount          = mount.Mount
-	BindOptions    = mount.BindOptions
-	TmpfsOptions   = mount.TmpfsOptions
-	Inspect        = container.InspectResponse
-	Summary        = container.Summary
-	StatsResponse  = container.StatsResponse
-	Image          = image.InspectResponse
-	Info           = system.Info
-	RuntimeInfo    = system.RuntimeWithStatus
-	DeviceInfo     = system.DeviceInfo
-	Network        = network.Inspect
+	// Config is what a container takes from its image, or has in its place.
+	Config = container.Config
+	// HostConfig is what a container takes from its machine.
+	HostConfig = container.HostConfig
+	// Resources are the limits in a HostConfig.
+	Resources = container.Resources
+	// DeviceRequest asks for devices by a driver.
+	DeviceRequest = container.DeviceRequest
+	// DeviceMapping names a device node.
+	DeviceMapping = container.DeviceMapping
+	// Ulimit is one of a process's limits.
+	Ulimit = container.Ulimit
+	// LogConfig is where an engine puts a container's output.
+	LogConfig = container.LogConfig
+	// RestartPolicy is when an engine starts a container by itself.
+	RestartPolicy = container.RestartPolicy
+	// HealthConfig is an image's health check.
+	HealthConfig = container.HealthConfig
+	// Mount is one mount.
+	Mount = mount.Mount
+	// BindOptions belong to a mount of a host folder.
+	BindOptions = mount.BindOptions
+	// TmpfsOptions belong to a memory-backed mount.
+	TmpfsOptions = mount.TmpfsOptions
+	// Inspect is all an engine says of a container.
+	Inspect = container.InspectResponse
+	// Summary is a container in a list.
+	Summary = container.Summary
+	// StatsResponse is an engine's reading of what a container uses.
+	StatsResponse = container.StatsResponse
+	// Image is all an engine says of an image.
+	Image = image.InspectResponse
+	// Info is what an engine says of itself and its machine.
+	Info = system.Info
+	// RuntimeInfo is an OCI runtime that an engine knows.
+	RuntimeInfo = system.RuntimeWithStatus
+	// DeviceInfo is a device that an engine found.
+	DeviceInfo = system.DeviceInfo
+	// Network is all an engine says of a network.
+	Network = network.Inspect
+	// NetworkOptions are how a network is made.
 	NetworkOptions = network.CreateOptions
-	IPAM           = network.IPAM
-	IPAMConfig     = network.IPAMConfig
-	NetworkMode    = container.NetworkMode
+	// IPAM is how a network gets its addresses.
+	IPAM = network.IPAM
+	// IPAMConfig is one range of addresses.
+	IPAMConfig = network.IPAMConfig
+	// NetworkMode names the network of a container.
+	NetworkMode = container.NetworkMode
 )
 
 // Kinds of mounts.
