@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/skiff-ml/skiff/runtime"
 	"github.com/skiff-ml/skiff/runtime/launch"
@@ -78,7 +80,9 @@ func benchmarkStep(b *testing.B, cfg process.Config) {
 	if err := os.MkdirAll(filepath.Join(cfg.StateDir, "pods"), 0o700); err != nil {
 		b.Fatal(err)
 	}
+	var took []time.Duration
 	for i := 0; b.Loop(); i++ {
+		begin := time.Now()
 		name := fmt.Sprintf("step-%d", i)
 		spec := runtime.ContainerSpec{Name: name, Image: img, PodDir: filepath.Join(cfg.StateDir, "pods", name), Container: "main"}
 		id, err := backend.Create(ctx, spec)
@@ -97,5 +101,10 @@ func benchmarkStep(b *testing.B, cfg process.Config) {
 		if err := backend.Remove(ctx, id); err != nil {
 			b.Fatal(err)
 		}
+		took = append(took, time.Since(begin))
 	}
+	// Beside the mean, which other work on the machine moves.
+	slices.Sort(took)
+	b.ReportMetric(float64(took[0].Microseconds())/1000, "ms/min")
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms/median")
 }

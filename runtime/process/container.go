@@ -42,9 +42,10 @@ type container struct {
 
 	mu    sync.Mutex
 	state runtime.Container
-	pid   int           // the launcher's, 0 where unknown
-	gone  bool          // removed
-	ended chan struct{} // closed when the state is final
+	pid   int            // the launcher's, 0 where unknown
+	gone  bool           // removed
+	ended chan struct{}  // closed when the state is final
+	talks chan host.Talk // to a follower that has not dialled; nil once it has one
 }
 
 // saved is spec.json.
@@ -160,9 +161,49 @@ func (c *container) lose(message string) {
 	c.observe(host.Status{Phase: launch.PhaseExited, Lost: true, Message: message})
 }
 
+// attend keeps the state of a container that this Backend has started up to
+// date: gone is closed when its launcher's process has ended. The first Launch
+// brings the connection on which the rest is heard.
+func (c *container) attend(gone <-chan struct{}) {
+	c.mu.Lock()
+	c.talks = make(chan host.Talk, 1)
+	talks := c.talks
+	c.mu.Unlock()
+	c.b.followers.Go(func() {
+		select {
+		case t := <-talks:
+			c.follow(gone, t)
+			return
+		case <-gone:
+		case <-c.b.ctx.Done():
+		}
+		c.mu.Lock()
+		c.talks = nil
+		c.mu.Unlock()
+		select {
+		case t := <-talks:
+			c.follow(gone, t)
+		default:
+			c.follow(gone, host.Talk{})
+		}
+	})
+}
+
+// handOver gives a conversation to the follower that waits for one.
+func (c *container) handOver(t host.Talk) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.talks == nil {
+		t.Close()
+		return
+	}
+	c.talks <- t
+	c.talks = nil
+}
+
 // follow keeps the state up to date until it is final. gone is closed when the
 // launcher's process has ended, where somebody can tell.
-func (c *container) follow(gone <-chan struct{}) {
+func (c *container) follow(gone <-chan struct{}, t host.Talk) {
 	c.b.followers.Go(func() {
 		ctx, cancel := context.WithCancel(c.b.ctx)
 		defer cancel()
@@ -187,7 +228,7 @@ func (c *container) follow(gone <-chan struct{}) {
 				cancel()
 			})
 		}
-		err := c.b.host.Follow(ctx, c.control, c.observe)
+		err := c.b.host.FollowTalk(ctx, c.control, t, c.observe)
 		if err != nil && ctx.Err() == nil && !errors.Is(err, host.ErrClosed) {
 			c.b.cfg.Logger.Warn("cannot follow a launcher", "container", c.spec.Name, "error", err)
 			c.lose("its control folder cannot be read: " + err.Error())
@@ -255,7 +296,7 @@ func (b *Backend) adopt(c *container) {
 	if begun {
 		c.observe(status)
 		if !status.Final() {
-			c.follow(nil)
+			c.follow(nil, host.Talk{})
 		}
 		return
 	}
@@ -275,7 +316,7 @@ func (b *Backend) adopt(c *container) {
 			close(gone)
 		}
 	})
-	c.follow(gone)
+	c.follow(gone, host.Talk{})
 }
 
 func readSpawned(dir string) (spawned, error) {

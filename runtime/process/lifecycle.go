@@ -103,7 +103,7 @@ func (b *Backend) Start(_ context.Context, id string) error {
 		return fmt.Errorf("start %s: %w", id, err)
 	}
 	c.observe(host.Status{Phase: launch.PhaseWaiting})
-	c.follow(gone)
+	c.attend(gone)
 	return nil
 }
 
@@ -143,7 +143,12 @@ func (c *container) launch(ctx context.Context, cmd launch.Command) error {
 		case <-done:
 		}
 	}()
-	err := c.b.host.Launch(wait, c.control, cmd)
+	t, err := c.b.host.LaunchAndTalk(wait, c.control, cmd)
+	if err == nil && t.Status.Started != nil {
+		c.observe(t.Status)
+		c.handOver(t)
+		return nil
+	}
 	if err != nil && ctx.Err() == nil && wait.Err() != nil {
 		// It ended meanwhile; the folder knows whether it ran this command.
 		return host.Outcome(c.control, cmd.ID)

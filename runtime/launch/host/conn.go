@@ -172,6 +172,20 @@ func (c *Conn) PID() int {
 	return pid
 }
 
+// free has the connection outlive the context it was dialled with. False means
+// that it is too late.
+func (c *Conn) free() bool {
+	in := c.stop()
+	c.stop = func() bool { return true }
+	return in
+}
+
+// bind has the connection live as long as another context.
+func (c *Conn) bind(ctx context.Context) {
+	c.free()
+	c.stop = context.AfterFunc(ctx, func() { _ = c.c.Close() })
+}
+
 // Close hangs up. It may be called more than once.
 func (c *Conn) Close() {
 	c.once.Do(func() {

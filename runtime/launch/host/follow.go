@@ -69,6 +69,19 @@ func lost(message string) Status {
 // it returns early only with ctx's cause, ErrClosed, or where the folder cannot
 // be read. fn is called from this goroutine.
 func (h *Host) Follow(ctx context.Context, dir string, fn func(Status)) error {
+	return h.FollowTalk(ctx, dir, Talk{}, fn)
+}
+
+// FollowTalk is Follow that goes on with a conversation, and closes it.
+func (h *Host) FollowTalk(ctx context.Context, dir string, t Talk, fn func(Status)) error {
+	ctx, cancel := h.untilClosed(ctx)
+	defer cancel()
+	if t.conn != nil {
+		t.conn.bind(ctx)
+		if listen(t.conn, t.Status, fn) {
+			return nil
+		}
+	}
 	d, err := openFolder(dir)
 	if err != nil {
 		return err
@@ -79,8 +92,6 @@ func (h *Host) Follow(ctx context.Context, dir string, fn func(Status)) error {
 		return err
 	}
 	defer sub.cancel()
-	ctx, cancel := h.untilClosed(ctx)
-	defer cancel()
 	var last launch.Phase
 	report := func(s Status) {
 		if s.Phase != last || s.Final() {
@@ -137,15 +148,21 @@ func converse(ctx context.Context, dir string, report func(Status)) (talked, fin
 	if err != nil {
 		return false, false
 	}
-	defer c.Close()
 	s := Status{Phase: c.Hello.Phase, PID: c.PID()}
 	if s.Phase == launch.PhaseWaiting {
 		report(s)
 	}
+	return true, listen(c, s, report)
+}
+
+// listen reports what a launcher says until it ends (true) or hangs up, and
+// closes the connection.
+func listen(c *Conn, s Status, report func(Status)) (final bool) {
+	defer c.Close()
 	for {
 		f, err := c.Next()
 		if err != nil {
-			return true, false
+			return false
 		}
 		switch {
 		case f.Started != nil:
@@ -154,7 +171,7 @@ func converse(ctx context.Context, dir string, report func(Status)) (talked, fin
 		case f.Exited != nil:
 			s.Phase, s.Exit = launch.PhaseExited, f.Exited
 			report(s)
-			return true, true
+			return true
 		}
 	}
 }

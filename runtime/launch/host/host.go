@@ -103,26 +103,64 @@ func (h *Host) Connect(ctx context.Context, dir string) (*Conn, error) {
 // wrap ErrOtherCommand, ErrNoLauncher (it ended without having got a command,
 // or never came up), or ErrLost.
 func (h *Host) Launch(ctx context.Context, dir string, cmd launch.Command) error {
+	t, err := h.LaunchAndTalk(ctx, dir, cmd)
+	t.Close()
+	return err
+}
+
+// Talk is an open conversation with a launcher that runs a command.
+type Talk struct {
+	// Status is what is known so far.
+	Status Status
+	conn   *Conn
+}
+
+// Close ends the conversation; the zero Talk has none.
+func (t Talk) Close() {
+	if t.conn != nil {
+		t.conn.Close()
+	}
+}
+
+// LaunchAndTalk is Launch, and keeps the connection for FollowTalk where there
+// still is one, whatever becomes of ctx. The caller closes the Talk, or hands it
+// to FollowTalk.
+func (h *Host) LaunchAndTalk(ctx context.Context, dir string, cmd launch.Command) (Talk, error) {
 	c, err := h.Connect(ctx, dir)
 	if errors.Is(err, ErrNoLauncher) {
-		return Outcome(dir, cmd.ID)
+		return Talk{}, Outcome(dir, cmd.ID)
 	}
 	if err != nil {
+		return Talk{}, err
+	}
+	t := Talk{Status: Status{Phase: launch.PhaseRunning, PID: c.PID()}, conn: c}
+	if err := t.launch(dir, cmd); err != nil || t.Status.Started == nil {
+		c.Close()
+		return Talk{}, gone(ctx, dir, cmd.ID, err)
+	}
+	if !c.free() {
+		c.Close()
+		return Talk{}, nil // it has been launched, and nobody listens on
+	}
+	return t, nil
+}
+
+// launch hands over the command. Without an error and without Started in the
+// status, the command has already ended.
+func (t *Talk) launch(dir string, cmd launch.Command) error {
+	if err := t.conn.Send(launch.Frame{Launch: &cmd}); err != nil {
 		return err
 	}
-	defer c.Close()
-	if err := c.Send(launch.Frame{Launch: &cmd}); err != nil {
-		return gone(ctx, dir, cmd.ID, err)
-	}
 	for {
-		f, err := c.Next()
+		f, err := t.conn.Next()
 		if err != nil {
-			return gone(ctx, dir, cmd.ID, err)
+			return err
 		}
 		switch {
 		case f.Started != nil && f.Started.CommandID != cmd.ID:
 			return fmt.Errorf("launch %s: %w (%s)", cmd.ID, ErrOtherCommand, f.Started.CommandID)
 		case f.Started != nil:
+			t.Status.Started = f.Started
 			return nil
 		case f.Exited != nil:
 			return sameCommand(f.Exited, cmd.ID)
@@ -131,14 +169,20 @@ func (h *Host) Launch(ctx context.Context, dir string, cmd launch.Command) error
 			if err := Outcome(dir, cmd.ID); !errors.Is(err, ErrNoLauncher) {
 				return err
 			}
-			return fmt.Errorf("launch %s: the launcher refused: %s", cmd.ID, f.Error)
+			return fmt.Errorf("launch %s: %w: %s", cmd.ID, errRefused, f.Error)
 		}
 	}
 }
 
-// gone says what a broken connection means.
+// errRefused: the launcher did not take a message.
+var errRefused = errors.New("the launcher refused")
+
+// gone says what became of a launch whose conversation ended with err.
 func gone(ctx context.Context, dir, id string, err error) error {
-	if ctx.Err() != nil {
+	switch {
+	case err == nil, errors.Is(err, ErrOtherCommand), errors.Is(err, ErrNoLauncher), errors.Is(err, errRefused):
+		return err
+	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}
 	if !errors.Is(err, io.EOF) && !errors.Is(err, launch.ErrFrame) {
