@@ -55,15 +55,13 @@ func (x *execution) imported(n *node, spec *kfp.ImporterSpec) (*skiff.Artifact, 
 	if err != nil {
 		return nil, fmt.Errorf("importer: artifactUri: %w", err)
 	}
-	metadata := map[string]json.RawMessage{}
-	for key, value := range spec.Metadata {
-		resolved, err := expr.ResolveValue(value, context)
-		if err != nil {
-			return nil, fmt.Errorf("importer: metadata.%s: %w", key, err)
-		}
-		if metadata[key], err = json.Marshal(resolved); err != nil {
-			return nil, fmt.Errorf("importer: metadata.%s: %w", key, err)
-		}
+	resolved, err := expr.ResolveValue(spec.Metadata, context)
+	if err != nil {
+		return nil, fmt.Errorf("importer: metadata: %w", err)
+	}
+	var metadata map[string]json.RawMessage
+	if m, isMap := resolved.(map[string]any); isMap {
+		metadata = metadataOf(m)
 	}
 	output := "artifact"
 	for name := range n.component.OutputDefinitions.Artifacts {

@@ -77,7 +77,7 @@ func (c *Controller) admit(ctx context.Context, sub Submission) (*skiff.Run, *sk
 	if err != nil {
 		return nil, nil, err
 	}
-	if problems := kfp.Validate(pkg, kfp.Checks{Condition: expr.Check, Limits: c.limits}); len(problems) > 0 {
+	if problems := kfp.Validate(pkg, kfp.Checks{Condition: expr.Check, Selector: expr.CheckSelector, Limits: c.limits}); len(problems) > 0 {
 		return nil, nil, named(problems, sub.Filename)
 	}
 	parameters, problems := c.parameters(pkg, sub)
