@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/skiff-ml/skiff/api/core"
@@ -207,12 +208,8 @@ func (x *execution) artifactsOf(n *node, reported *kfp.ExecutorOutput) (map[stri
 // the output's and the attempt's, so a repeat after a crash comes to the same.
 func (x *execution) newArtifact(n *node, output string, index int, def *kfp.OutputArtifactSpec, r kfp.RuntimeArtifact, uri string) *skiff.Artifact {
 	metadata := map[string]json.RawMessage{}
-	for key, value := range metadataOf(def.Metadata) {
-		metadata[key] = value
-	}
-	for key, value := range metadataOf(r.Metadata) {
-		metadata[key] = value
-	}
+	maps.Copy(metadata, metadataOf(def.Metadata))
+	maps.Copy(metadata, metadataOf(r.Metadata))
 	if r.URI != "" {
 		uri = r.URI
 	}

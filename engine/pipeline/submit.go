@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/google/uuid"
@@ -119,12 +120,8 @@ func named(problems problem.List, file string) problem.List {
 func (c *Controller) parameters(pkg *kfp.Package, sub Submission) (map[string]json.RawMessage, problem.List) {
 	var problems problem.List
 	given := make(map[string]json.RawMessage, len(sub.Parameters)+len(sub.Arguments))
-	for name, raw := range pkg.Parameters {
-		given[name] = raw
-	}
-	for name, raw := range sub.Parameters {
-		given[name] = raw
-	}
+	maps.Copy(given, pkg.Parameters)
+	maps.Copy(given, sub.Parameters)
 	for _, name := range sortedKeys(sub.Arguments) {
 		def := pkg.Spec.Root.InputDefinitions.Parameters[name]
 		if def == nil {

@@ -34,7 +34,7 @@ func (d *daemon) noContainers(ctx context.Context) {
 		if err != nil {
 			return err
 		}
-		for _, id := range strings.Fields(string(ids)) {
+		for id := range strings.FieldsSeq(string(ids)) {
 			mounts, err := exec.CommandContext(ctx, "docker", "inspect", "--format", "{{range .Mounts}}{{.Source}} {{end}}", id).Output()
 			if err == nil && strings.Contains(string(mounts), d.state+string(filepath.Separator)) {
 				return &os.PathError{Op: "container", Path: id, Err: os.ErrExist}
