@@ -137,8 +137,10 @@ type VersionInfo struct {
 	Major      string `json:"major"`
 	Minor      string `json:"minor"`
 	GitVersion string `json:"gitVersion"`
-	GoVersion  string `json:"goVersion"`
-	Platform   string `json:"platform"`
+	// SkiffVersion is the daemon's own.
+	SkiffVersion string `json:"skiffVersion"`
+	GoVersion    string `json:"goVersion"`
+	Platform     string `json:"platform"`
 }
 
 // Server answers every request to the daemon.

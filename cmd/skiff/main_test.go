@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -49,7 +50,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"await": await, "code": exitCode, "capture": capture, "match": match, "signal": sendSignal,
+			"await": await, "code": exitCode, "capture": capture, "match": match, "samelines": sameLines, "signal": sendSignal,
 		},
 	})
 }
@@ -120,6 +121,20 @@ func match(ts *testscript.TestScript, neg bool, args []string) {
 	got := strings.TrimSpace(ts.ReadFile("stdout"))
 	if !regexp.MustCompile(`^` + pattern + `$`).MatchString(got) {
 		ts.Fatalf("got\n%s\nwant\n%s", got, ts.ReadFile(args[0]))
+	}
+}
+
+// sameLines compares the last output with a file whatever the order of lines:
+// between two streams it is that of the reading, not of the writing.
+func sameLines(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: samelines FILE")
+	}
+	sorted := func(name string) string {
+		return strings.Join(slices.Sorted(strings.Lines(ts.ReadFile(name))), "")
+	}
+	if got, want := sorted("stdout"), sorted(args[0]); got != want {
+		ts.Fatalf("got\n%s\nwant\n%s", got, want)
 	}
 }
 

@@ -26,7 +26,7 @@ func (a *app) versionCommand() *cobra.Command {
 		daemon, err := c.Version(cmd.Context())
 		switch {
 		case err == nil:
-			versions["daemon"] = daemon.GitVersion
+			versions["daemon"] = daemon.SkiffVersion
 		case !errors.Is(err, client.ErrNoDaemon):
 			return err
 		}

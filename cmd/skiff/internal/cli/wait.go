@@ -65,6 +65,8 @@ func (w *waiter) wait(ctx context.Context) (*view.Run, error) {
 			document, err = w.session.client.Run(ctx, w.namespace, w.run)
 		}
 		if err == nil {
+			w.settle(document)
+			w.show.update(&w.progress, time.Now())
 			w.show.finish()
 			return document, nil
 		}
@@ -198,6 +200,31 @@ func drain(changes <-chan func()) {
 			change()
 		default:
 			return
+		}
+	}
+}
+
+// settle takes the last states from the document: the run's end may have come
+// over its watch before the last tasks' came over theirs.
+func (w *waiter) settle(run *view.Run) {
+	w.progress.run.Status.State = run.State
+	if run.Finished != nil {
+		w.progress.run.Status.FinishedAt = *run.Finished
+	}
+	for i := range run.Tasks {
+		t := &run.Tasks[i]
+		task := w.progress.tasks[t.ID]
+		if task == nil {
+			task = &skiff.Task{Spec: skiff.TaskSpec{Path: t.Name, Type: t.Type}}
+			task.Name, task.CreationTimestamp = t.ID, run.Created
+			w.progress.tasks[t.ID] = task
+		}
+		task.Status.State, task.Status.Message, task.Status.Cached, task.Status.Pod = t.State, t.Message, t.Cached, t.Pod
+		if t.Started != nil {
+			task.Status.StartedAt = *t.Started
+		}
+		if t.Finished != nil {
+			task.Status.FinishedAt = *t.Finished
 		}
 	}
 }
