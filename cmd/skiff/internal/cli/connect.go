@@ -68,6 +68,33 @@ func (a *app) connect(ctx context.Context, cfg daemon.Config, background bool) (
 	return s, nil
 }
 
+// reader finds the daemon for a command that only reads. Where none is up, one
+// inside this process answers from what the state folder holds. The caller
+// calls done.
+func (a *app) reader(ctx context.Context) (c *client.Client, done func(), err error) {
+	c, err = a.client()
+	if err != nil {
+		return nil, nil, err
+	}
+	err = c.Ready(ctx)
+	if err == nil {
+		return c, func() {}, nil
+	}
+	dir, dirErr := a.absStateDir()
+	if os.Getenv(envHost) != "" || !errors.Is(err, client.ErrNoDaemon) || dirErr != nil || !daemon.Kept(dir) {
+		return nil, nil, err
+	}
+	cfg := daemon.Config{StateDir: dir, Version: a.version, Reading: true, Runtime: daemon.RuntimeProcess}
+	if cfg.Executable, err = os.Executable(); err != nil {
+		return nil, nil, fmt.Errorf("find this program's own file: %w", err)
+	}
+	s := &session{app: a, cfg: cfg, client: c}
+	if err := s.start(ctx, false); err != nil {
+		return nil, nil, err
+	}
+	return s.client, s.close, nil
+}
+
 // start brings a daemon up. Another process that does the same may win: then
 // that one's daemon is used.
 func (s *session) start(ctx context.Context, background bool) error {
@@ -180,7 +207,7 @@ func (s *session) close() {
 	if s.embedded == nil {
 		return
 	}
-	handOver := s.othersActive()
+	handOver := !s.cfg.Reading && s.othersActive()
 	s.embedded.stop()
 	<-s.embedded.done
 	if err := s.embedded.err; err != nil {

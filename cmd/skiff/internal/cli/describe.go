@@ -25,10 +25,11 @@ func (a *app) describeCommand() *cobra.Command {
 	}
 	out := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
+		c, done, err := a.reader(cmd.Context())
 		if err != nil {
 			return err
 		}
+		defer done()
 		document, err := a.described(cmd.Context(), c, args[0])
 		if err != nil {
 			return err

@@ -68,10 +68,11 @@ func (a *app) getKindCommand(plural, short string) *cobra.Command {
 		cmd.Flags().StringVar(&opts.run, "run", "", "only those of this run")
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
+		c, done, err := a.reader(cmd.Context())
 		if err != nil {
 			return err
 		}
+		defer done()
 		if len(args) == 1 {
 			return a.getOne(cmd.Context(), c, plural, args[0], opts)
 		}

@@ -33,10 +33,11 @@ func (a *app) logsCommand() *cobra.Command {
 	cmd.Flags().Int64Var(&opts.TailLines, "tail", -1, "only the last lines; below 0 means all")
 	cmd.Flags().StringVarP(&opts.Container, "container", "c", "", "the pod's container")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
+		c, done, err := a.reader(cmd.Context())
 		if err != nil {
 			return err
 		}
+		defer done()
 		return a.logs(cmd.Context(), c, args[0], opts)
 	}
 	return cmd

@@ -33,10 +33,11 @@ func (a *app) psCommand() *cobra.Command {
 	out := outputFlag(cmd)
 	all := cmd.Flags().BoolP("all-namespaces", "A", false, "in all namespaces")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := a.client()
+		c, done, err := a.reader(cmd.Context())
 		if err != nil {
 			return err
 		}
+		defer done()
 		opts := client.ListOptions{Namespace: a.namespace, Fields: "status.phase!=Succeeded,status.phase!=Failed"}
 		if *all {
 			opts.Namespace = ""

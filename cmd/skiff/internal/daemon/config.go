@@ -29,6 +29,12 @@ const (
 	logFile   = "daemon.log"
 )
 
+// Kept reports whether a state folder holds a store.
+func Kept(stateDir string) bool {
+	info, err := os.Stat(filepath.Join(stateDir, storeFile))
+	return err == nil && info.Mode().IsRegular()
+}
+
 // StoreCheckName is the sub-command that checks a store's file in a process of
 // its own.
 const StoreCheckName = "store-check"
@@ -50,6 +56,9 @@ type Config struct {
 	ContainerCA  string
 	// Embedded says that the daemon lives inside another command.
 	Embedded bool
+	// Reading answers from what is kept and runs nothing: what is active stays
+	// as it is, for a daemon that runs to take over.
+	Reading bool
 	// UntilIdle ends the daemon once no run is active.
 	UntilIdle bool
 	// Executable is this program's file, which is started for checks and in

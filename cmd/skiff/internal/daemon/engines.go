@@ -62,6 +62,10 @@ func (d *daemon) runEngines(ctx context.Context) error {
 		}
 		d.engines.Store(e)
 		close(d.up)
+		if d.cfg.Reading {
+			<-ctx.Done()
+			return nil
+		}
 		running, ctx := errgroup.WithContext(ctx)
 		running.Go(func() error { return quietly(ctx, e.pods.Run(ctx)) })
 		running.Go(func() error { return quietly(ctx, e.pipelines.Run(ctx)) })
