@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/skiff-ml/skiff/api/core"
@@ -233,6 +234,7 @@ func (x *execution) flush(ctx context.Context) error {
 	if len(x.touched)+len(x.newPods)+len(x.newArtifacts)+len(x.stopPods) == 0 && !x.runDirty {
 		return nil
 	}
+	x.count()
 	for attempt := 0; ; attempt++ {
 		ops, err := x.operations(ctx)
 		if err == nil {
@@ -258,6 +260,25 @@ func (x *execution) flush(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// count brings the run's counts of tasks by state up to date.
+func (x *execution) count() {
+	counts := maps.Clone(x.run.Status.TaskCounts)
+	if counts == nil {
+		counts = map[skiff.State]int{}
+	}
+	for _, n := range x.touched {
+		if n.counted == n.state() {
+			continue
+		}
+		if counts[n.counted]--; counts[n.counted] <= 0 {
+			delete(counts, n.counted)
+		}
+		counts[n.state()]++
+		n.counted = n.state()
+	}
+	x.run.Status.TaskCounts = counts
 }
 
 // operations is the transaction. A task that the store has is written without

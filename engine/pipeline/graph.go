@@ -33,6 +33,8 @@ type node struct {
 	task      *skiff.Task
 	// created says that the store has the task; dirty that it must be written.
 	created, dirty bool
+	// counted is the state under which the run counts the task.
+	counted skiff.State
 
 	// waiting counts dependencies that are not final.
 	waiting    int
@@ -161,7 +163,7 @@ func (x *execution) newPass(loop *node, index int) *node {
 func (x *execution) taskFor(n *node) *skiff.Task {
 	name := taskName(x.run.Name, n.path)
 	if task, known := x.stored[name]; known {
-		n.created = true
+		n.created, n.counted = true, task.Status.State
 		delete(x.stored, name)
 		return task
 	}

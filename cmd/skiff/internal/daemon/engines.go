@@ -85,6 +85,9 @@ func quietly(ctx context.Context, err error) error {
 
 // devices are the declared ones, or those of the machine.
 func (d *daemon) devices() (devices, error) {
+	if d.cfg.Reading {
+		return devices{source: device.None("nothing is run, so no device was looked for")}, nil
+	}
 	if d.cfg.FakeGPUs != "" {
 		declared, err := device.Declare(d.cfg.FakeGPUs, os.DirFS("/"))
 		if err != nil {
