@@ -65,6 +65,11 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		cfg.OnReady(address(listeners))
 	}
 	err = group.Wait()
+	// Only now does no request use them any more.
+	if e := d.engines.Load(); e != nil {
+		closeBackend(e.backend)
+		err = errors.Join(err, e.repository.Close())
+	}
 	if errors.Is(err, errIdle) || (ctx.Err() != nil && errors.Is(err, context.Canceled)) {
 		return nil
 	}
