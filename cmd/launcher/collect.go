@@ -91,7 +91,7 @@ func collectOne(from, to string) error {
 	if err := os.RemoveAll(tmp); err != nil {
 		return err
 	}
-	if err := mkdirAll(filepath.Dir(to)); err != nil {
+	if err := mkdirAll(filepath.Dir(to), nil); err != nil {
 		return err
 	}
 	if err := copyTree(resolved, tmp); err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -68,8 +67,7 @@ func (l *launcher) run(cmd launch.Command) {
 	}
 	l.record.StartedAt = l.started.At
 	l.started.PID = l.pid
-	// Its own sign to end comes later than the start, which waits for nothing.
-	signal.Notify(l.signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT)
+	l.hearAll()
 	for c := range l.conns {
 		c.send(launch.Frame{Started: &l.started})
 	}
@@ -245,11 +243,16 @@ func lookPath(file string, env []string) (path string, code int, err error) {
 // command's user, then, where that may not, as the launcher's own.
 func (l *launcher) makeDirs(dir string) error {
 	var err error
-	l.as(func() { err = mkdirAll(dir) })
-	if l.who != nil && err != nil {
-		err = mkdirAll(dir)
+	var give func(string)
+	if l.who == nil {
+		// The daemon can then remove what the command leaves in them.
+		give = l.folder.give
 	}
-	return err
+	l.as(func() { err = mkdirAll(dir, give) })
+	if l.who == nil || err == nil {
+		return err
+	}
+	return mkdirAll(dir, nil)
 }
 
 // makeLink makes a symbolic link where nothing stands yet.
@@ -268,7 +271,8 @@ func (l *launcher) makeLink(link launch.Link) error {
 	return err
 }
 
-func mkdirAll(dir string) error {
+// mkdirAll tells made of each folder that it made.
+func mkdirAll(dir string, made func(string)) error {
 	if info, err := os.Stat(dir); err == nil {
 		if !info.IsDir() {
 			return &os.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
@@ -276,7 +280,7 @@ func mkdirAll(dir string) error {
 		return nil
 	}
 	if parent := filepath.Dir(dir); parent != dir {
-		if err := mkdirAll(parent); err != nil {
+		if err := mkdirAll(parent, made); err != nil {
 			return err
 		}
 	}
@@ -286,6 +290,9 @@ func mkdirAll(dir string) error {
 	}
 	if err != nil {
 		return err
+	}
+	if made != nil {
+		made(dir)
 	}
 	return os.Chmod(dir, 0o777) // whatever the umask
 }

@@ -26,11 +26,21 @@ func (d folder) newFile(name string) (rawFile, error) {
 	if err != nil {
 		return -1, &os.PathError{Op: "create", Path: name, Err: err}
 	}
-	if os.Geteuid() == 0 && (d.uid != 0 || d.gid != 0) {
+	if d.mayGive() {
 		// Without CAP_CHOWN it stays ours; the daemon has its own means then.
 		_ = syscall.Fchown(fd, d.uid, d.gid)
 	}
 	return rawFile(fd), nil
+}
+
+// mayGive says whether there is another user to give files to.
+func (d folder) mayGive() bool { return os.Geteuid() == 0 && (d.uid != 0 || d.gid != 0) }
+
+// give hands a folder that the launcher made to the daemon.
+func (d folder) give(dir string) {
+	if d.mayGive() {
+		_ = syscall.Lchown(dir, d.uid, d.gid) // as above
+	}
 }
 
 // Create is for the log writer.

@@ -6,8 +6,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/skiff-ml/skiff/runtime/launch"
 	"github.com/skiff-ml/skiff/runtime/launch/launchtest"
@@ -56,7 +59,9 @@ func TestDependencies(t *testing.T) {
 func runOnce(t *testing.T, cfg launch.Config, cmd launch.Command) (launch.ExitRecord, string) {
 	t.Helper()
 	dir := t.TempDir()
-	cfg.DaemonUID, cfg.DaemonGID = os.Geteuid(), os.Getegid()
+	if cfg.DaemonUID == 0 {
+		cfg.DaemonUID, cfg.DaemonGID = os.Geteuid(), os.Getegid()
+	}
 	write := func(name string, v any) {
 		data, err := json.Marshal(v)
 		if err == nil {
@@ -257,4 +262,62 @@ func TestRefusesASecondLife(t *testing.T) {
 	if after, _ := os.ReadFile(filepath.Join(dir, launch.ExitFile)); string(after) != string(before) {
 		t.Errorf("the record became %s", after)
 	}
+}
+
+func TestFilesAreTheDaemons(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may give files away")
+	}
+	out := t.TempDir()
+	cmd := sh("echo x")
+	cmd.Directories = []string{filepath.Join(out, "a", "b")}
+	_, dir := runOnce(t, launch.Config{DaemonUID: 4321, DaemonGID: 4322}, cmd)
+	for _, path := range []string{
+		filepath.Join(dir, launch.ExitFile), filepath.Join(dir, launch.StartedFile), filepath.Join(dir, "log.0"),
+		filepath.Join(out, "a"), filepath.Join(out, "a", "b"),
+	} {
+		info, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st := info.Sys().(*syscall.Stat_t); st.Uid != 4321 || st.Gid != 4322 {
+			t.Errorf("%s belongs to %d:%d", path, st.Uid, st.Gid)
+		}
+	}
+}
+
+// TestWaitingIsCheap bounds what a warm container costs.
+func TestWaitingIsCheap(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, launch.ConfigFile), []byte(`{"version":1}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(launchtest.Build(t), dir)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()         //nolint:errcheck // It is killed.
+	defer cmd.Process.Kill() //nolint:errcheck // It may have ended.
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(dir, launch.SocketFile)); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it does not come up")
+		}
+	}
+	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "RssAnon:" {
+			if kb, err := strconv.Atoi(f[1]); err != nil || kb > 4<<10 {
+				t.Errorf("it holds %s KiB", f[1])
+			}
+			t.Logf("a waiting launcher holds %s KiB", f[1])
+			return
+		}
+	}
+	t.Error("the kernel does not tell its memory")
 }

@@ -74,6 +74,8 @@ func (l *launcher) live() int {
 		return l.finish()
 	} else if cmd != nil {
 		l.run(*cmd)
+	} else {
+		l.hearAll()
 	}
 	go l.accept(listener)
 	return l.loop()
@@ -92,6 +94,12 @@ func (l *launcher) arrange() error {
 	}
 	l.oom = findOOMCounter()
 	return buildView(*view)
+}
+
+// hearAll takes the signals that are passed on. It costs time, so it is done
+// when the command runs, or when there is nothing to do but wait.
+func (l *launcher) hearAll() {
+	signal.Notify(l.signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT)
 }
 
 func (l *launcher) loop() int {

@@ -32,6 +32,7 @@ type Backend struct {
 	mu         sync.Mutex
 	containers map[string]*container
 	pythons    map[string]interpreter // by the path asked for
+	groups     *groups                // once they were found
 	followers  sync.WaitGroup
 }
 
@@ -61,6 +62,11 @@ func (b *Backend) Close() error {
 	b.cancel()
 	err := b.host.Close()
 	b.followers.Wait()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.groups != nil {
+		b.groups.leave()
+	}
 	return err
 }
 

@@ -92,6 +92,13 @@ func findUnified(mount, own, leaf string) (*groups, error) {
 	return &groups{version: 2, bases: map[string]string{"": base}}, nil
 }
 
+// leave removes the parent groups, where no container is in them any more.
+func (g *groups) leave() {
+	for _, base := range g.bases {
+		_ = os.Remove(base) // the kernel refuses where a container still is
+	}
+}
+
 // folders are the groups that a container joins.
 func (g *groups) folders(name string, r runtime.Resources) []string {
 	if g.version == 2 {

@@ -112,6 +112,8 @@ func (c *container) update(change func(*runtime.Container)) {
 	c.b.feed.Publish(c.spec.Name, c.state)
 	if final(c.state.State) {
 		close(c.ended)
+		// The launcher is in them for another instant.
+		c.b.followers.Go(func() { removeGroups(c.groups) })
 	}
 }
 

@@ -84,6 +84,12 @@ func runSpec(t *testing.T, b *process.Backend, spec runtime.ContainerSpec, argv 
 	if err != nil || !ok {
 		t.Fatal(ok, err)
 	}
+	if err := b.Stop(ctx, id, 0); err != nil { // its follower has seen the end, too
+		t.Error(err)
+	}
+	if err := b.Remove(ctx, id); err != nil {
+		t.Error(err)
+	}
 	return *r, out.String()
 }
 

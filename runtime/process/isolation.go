@@ -51,6 +51,9 @@ func (b *Backend) findIsolation() isolation {
 	if !b.cfg.NoCgroups {
 		g, err := findGroups(b.cfg.StateDir)
 		if err == nil {
+			b.mu.Lock()
+			b.groups = g
+			b.mu.Unlock()
 			probe := isolation{level: LevelProcess, groups: g}
 			err = b.try(probe)
 		}

@@ -27,6 +27,7 @@ func (b *Backend) Create(_ context.Context, spec runtime.ContainerSpec) (string,
 	if err != nil {
 		return "", fmt.Errorf("create %s: %w", spec.Name, err)
 	}
+	iso := b.probe() // the first call runs something
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if c, ok := b.containers[spec.Name]; ok {
@@ -36,7 +37,7 @@ func (b *Backend) Create(_ context.Context, spec runtime.ContainerSpec) (string,
 		return spec.Name, nil
 	}
 	c := b.newContainer(saved{Spec: spec, Hash: hash})
-	if err := c.make(); err != nil {
+	if err := c.make(iso); err != nil {
 		return "", fmt.Errorf("create %s: %w", spec.Name, err)
 	}
 	b.containers[spec.Name] = c
@@ -49,8 +50,7 @@ func (b *Backend) Create(_ context.Context, spec runtime.ContainerSpec) (string,
 }
 
 // make writes the container to disk. It appears under its name when it is whole.
-func (c *container) make() error {
-	iso := c.b.probe()
+func (c *container) make(iso isolation) error {
 	if iso.groups != nil {
 		c.groups = iso.groups.folders(c.spec.Name, c.spec.Resources)
 	}
