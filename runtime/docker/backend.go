@@ -53,6 +53,9 @@ type Backend struct {
 	// watchers hear of what the engine has no event for.
 	watchers map[*watcher]struct{}
 	naming   map[string]*naming // names that are being given
+
+	sweep sync.Mutex
+	swept bool // leftovers of image volumes were removed
 }
 
 // engine is what was learnt of the engine since it was last reached.

@@ -133,11 +133,15 @@ func (c Config) rules(files []string, dataRoot string) policy.Rules {
 	for _, p := range c.AllowedHostPaths {
 		r.Roots = append(r.Roots, policy.Root{Path: p.Path, ReadOnly: p.ReadOnly})
 	}
+	r.Roots = append(r.Roots, policy.Root{Path: c.imageVolumeDir(), ReadOnly: true, Own: true})
 	for _, p := range c.MountRoots {
 		r.Roots = append(r.Roots, policy.Root{Path: p, Own: true})
 	}
 	return r
 }
+
+// imageVolumeDir is the folder of what pods mount from images.
+func (c Config) imageVolumeDir() string { return filepath.Join(c.StateDir, "image-volumes") }
 
 // volumeDir is the folder of a namespace's claims.
 func (c Config) volumeDir(namespace string) string {

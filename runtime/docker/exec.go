@@ -23,7 +23,7 @@ const (
 	// execSettle is how long the engine is asked for the exit code of a command
 	// whose output has ended; it may notice an instant later.
 	execSettle = 5 * time.Second
-	// resizeRetry is the first pause before a refused size is given again.
+	// resizeRetry is the pause before a refused size is given again.
 	resizeRetry = 10 * time.Millisecond
 	// codeKilled is what an exec ended by SIGKILL reports.
 	codeKilled = 137
@@ -94,6 +94,7 @@ type execution struct {
 func (e *execution) converse(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = e.stream.Conn.Close() })
 	defer stop()
+	e.firstSize(ctx)
 	var side sync.WaitGroup
 	done := make(chan struct{})
 	if e.req.Stdin != nil {
@@ -123,35 +124,56 @@ func (e *execution) converse(ctx context.Context) error {
 	return err
 }
 
-// resize passes the terminal's sizes on. The engine refuses one as long as the
-// command has not quite started, and tells of no moment from which it would not;
-// so a size that was refused is given again, until a newer one comes.
-func (e *execution) resize(ctx context.Context, done <-chan struct{}) {
+// firstSize sets the terminal's size before anything is typed or shown, where
+// the caller has said it already. The engine refuses a size as long as the
+// command has not quite started, and tells of no moment from which it would not.
+func (e *execution) firstSize(ctx context.Context) {
+	if !e.req.TTY || e.req.Resize == nil {
+		return
+	}
 	var size runtime.TerminalSize
-	var again <-chan time.Time
-	pause := resizeRetry
+	select {
+	case size = <-e.req.Resize:
+	default:
+		return
+	}
+	deadline := time.Now().Add(execSettle)
+	for e.setSize(ctx, size) != nil && time.Now().Before(deadline) {
+		if s, err := e.b.api.ExecInspect(ctx, e.id); err != nil || !s.Running && s.PID != 0 {
+			return // it has ended
+		}
+		timer := time.NewTimer(resizeRetry)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// resize passes the terminal's later sizes on.
+func (e *execution) resize(ctx context.Context, done <-chan struct{}) {
 	for {
 		select {
 		case <-done:
 			return
-		case s, ok := <-e.req.Resize:
+		case size, ok := <-e.req.Resize:
 			if !ok {
-				e.req.Resize = nil
-				continue
+				return
 			}
-			size, pause = s, resizeRetry
-		case <-again:
-			pause *= 2
-		}
-		again = nil
-		width, height := min(uint(size.Width), maxTerminal), min(uint(size.Height), maxTerminal)
-		if width == 0 || height == 0 {
-			continue
-		}
-		if err := e.b.api.ExecResize(ctx, e.id, width, height); err != nil && pause < execSettle {
-			again = time.After(pause)
+			// A command that has just ended has no terminal any more.
+			_ = e.setSize(ctx, size)
 		}
 	}
+}
+
+// setSize leaves out sizes that are none.
+func (e *execution) setSize(ctx context.Context, size runtime.TerminalSize) error {
+	if size.Width == 0 || size.Height == 0 {
+		return nil
+	}
+	return e.b.api.ExecResize(ctx, e.id, min(uint(size.Width), maxTerminal), min(uint(size.Height), maxTerminal))
 }
 
 // code asks how the command ended. Its output may end an instant before it does.

@@ -46,7 +46,13 @@ func (b *Backend) verifyMounts(ctx context.Context, c dockerapi.Inspect) error {
 	if !now.State.Running || now.State.Pid == 0 {
 		return nil // it ended by itself, and that is reported
 	}
-	inside, err := readMounts("/proc/" + strconv.Itoa(now.State.Pid) + "/mountinfo")
+	proc := "/proc/" + strconv.Itoa(now.State.Pid)
+	if group, err := os.ReadFile(proc + "/cgroup"); err != nil || !strings.Contains(string(group), c.ID) {
+		// It ended this instant, or the engine runs in a machine of its own and
+		// counts its processes alone: then its paths are not ours either.
+		return nil //nolint:nilerr // See above.
+	}
+	inside, err := readMounts(proc + "/mountinfo")
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // it ended this instant
 	}

@@ -55,6 +55,10 @@ type API interface {
 	ContainerStats(ctx context.Context, id string) (io.ReadCloser, error)
 	// CopyTo unpacks a tar below a container's path.
 	CopyTo(ctx context.Context, id, path string, tar io.Reader) error
+	// CopyFrom packs what is at a container's path, which need not run. A path
+	// that ends in "/." must be a folder, links to it are followed, and the
+	// names in the tar are relative to it.
+	CopyFrom(ctx context.Context, id, path string) (tar io.ReadCloser, err error)
 
 	// Events subscribes to the changes of containers with the label, from since
 	// on (zero for now). It returns when the engine has taken the subscription.
@@ -276,6 +280,16 @@ func (c *Client) CopyTo(ctx context.Context, id, path string, tar io.Reader) err
 	return do(ctx, c, deadlineCreate, func(ctx context.Context, cli *client.Client) error {
 		return cli.CopyToContainer(ctx, id, path, tar, container.CopyToContainerOptions{})
 	})
+}
+
+// CopyFrom has no deadline but ctx's.
+func (c *Client) CopyFrom(ctx context.Context, id, path string) (io.ReadCloser, error) {
+	cli, err := c.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r, _, err := cli.CopyFromContainer(ctx, id, path)
+	return r, err
 }
 
 // Events has no deadline but ctx's.
