@@ -82,6 +82,19 @@ type Backend interface {
 	EnsureVolume(ctx context.Context, namespace, name string) (hostPath string, err error)
 }
 
+// ImageVolumes is what a Backend also is where pods can mount images. A backend
+// without it has no such volumes.
+type ImageVolumes interface {
+	// ImageVolume returns a folder on the host that holds what the image has at
+	// path (absolute, slash-separated; "/" for all), to be mounted read-only. It
+	// prepares the image as PrepareImage does, MUST be safe to call at once from
+	// many goroutines, and does the work once for each content. The folder is
+	// the backend's and stays. An image that cannot be had is an error that
+	// wraps ErrImageUnavailable; a path that is not there, or whose contents are
+	// not to be trusted, is one that says which.
+	ImageVolume(ctx context.Context, req ImageRequest, path string) (hostPath string, err error)
+}
+
 // Capabilities is what a backend found it can do.
 type Capabilities struct {
 	// Images: arbitrary container images run. Without it an image is matched to

@@ -177,6 +177,8 @@ type Volume struct {
 	EmptyDir              *EmptyDirVolume        `json:"emptyDir,omitempty"`
 	HostPath              *HostPathVolume        `json:"hostPath,omitempty"`
 	PersistentVolumeClaim *PersistentVolumeClaim `json:"persistentVolumeClaim,omitempty"`
+	// Image mounts what is in an image, read-only.
+	Image *ImageVolume `json:"image,omitempty"`
 	// Artifact mounts a part of the namespace's artifact repository.
 	Artifact *ArtifactVolume `json:"artifact,omitempty"`
 }
@@ -197,6 +199,13 @@ type HostPathVolume struct {
 type PersistentVolumeClaim struct {
 	ClaimName string `json:"claimName"`
 	ReadOnly  bool   `json:"readOnly,omitempty"`
+}
+
+// ImageVolume is the file system of an image (core/v1 ImageVolumeSource). A
+// mount's subPath is the folder in it; without one it is all there is.
+type ImageVolume struct {
+	Reference  string `json:"reference"`
+	PullPolicy string `json:"pullPolicy,omitempty"` // Always, IfNotPresent, Never
 }
 
 // ArtifactVolume is a folder of the namespace's artifact repository.
