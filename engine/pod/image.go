@@ -20,12 +20,16 @@ const (
 	progressEvery = 3 * time.Second
 )
 
-// prepareImages makes the images of all containers ready, at once.
+// prepareImages makes the images of all containers and volumes ready, at once.
 func (r *run) prepareImages(ctx context.Context) error {
-	if len(r.units) == 1 {
+	volumes := r.imageMounts()
+	if len(r.units) == 1 && len(volumes) == 0 {
 		return r.prepareImage(ctx, r.units[0])
 	}
 	group, ctx := errgroup.WithContext(ctx)
+	for _, m := range volumes {
+		group.Go(func() error { return r.prepareImageMount(ctx, m) })
+	}
 	for _, u := range r.units {
 		group.Go(func() error { return r.prepareImage(ctx, u) })
 	}
@@ -45,18 +49,29 @@ func (r *run) prepareImage(ctx context.Context, u *unit) error {
 		}
 		return nil
 	}
+	if ext := p.Spec.Skiff; ext != nil && ext.Environment != nil && !u.init && u.container.Name == p.Spec.Containers[0].Name {
+		req.Pip = ext.Environment.Calls
+	}
+	image, err := r.fetch(ctx, req)
+	if err == nil {
+		u.image = image
+	}
+	return err
+}
+
+// fetch has the backend prepare an image, with the pod's credentials, and tries
+// again where that may help. The error is an *ending or ctx's cause.
+func (r *run) fetch(ctx context.Context, req runtime.ImageRequest) (runtime.Image, error) {
+	p := r.pod()
 	if req.Policy == "" {
 		// The published default would ask a registry for every image without a
 		// tag, each time; a workstation may be offline.
 		req.Policy = runtime.PullIfNotPresent
 	}
-	if ext := p.Spec.Skiff; ext != nil && ext.Environment != nil && !u.init && u.container.Name == p.Spec.Containers[0].Name {
-		req.Pip = ext.Environment.Calls
-	}
 	if r.c.cfg.Auths != nil && len(p.Spec.ImagePullSecrets) > 0 {
 		auths, err := r.c.cfg.Auths(ctx, p.Namespace, p.Spec.ImagePullSecrets)
 		if err != nil {
-			return &ending{reason: ReasonConfig, message: "imagePullSecrets: " + err.Error()}
+			return runtime.Image{}, &ending{reason: ReasonConfig, message: "imagePullSecrets: " + err.Error()}
 		}
 		req.Auths = auths
 	}
@@ -65,27 +80,26 @@ func (r *run) prepareImage(ctx context.Context, u *unit) error {
 		image, err := r.pull(ctx, req)
 		switch {
 		case err == nil:
-			u.image = image
-			return nil
+			return image, nil
 		case ctx.Err() != nil:
-			return context.Cause(ctx)
+			return runtime.Image{}, context.Cause(ctx)
 		case errors.Is(err, runtime.ErrPolicy):
-			return &ending{reason: ReasonPolicy, message: err.Error()}
+			return runtime.Image{}, &ending{reason: ReasonPolicy, message: err.Error()}
 		case errors.Is(err, runtime.ErrImageUnavailable) && !r.c.pulls.Load():
 			// This backend knows at once what it can run; asking again is vain.
-			return &ending{reason: ReasonImageUnavailable, message: fmt.Sprintf("image %s: %v", req.Ref, err)}
+			return runtime.Image{}, &ending{reason: ReasonImageUnavailable, message: fmt.Sprintf("image %s: %v", req.Ref, err)}
 		case errors.Is(err, runtime.ErrImageUnavailable) && req.Policy == runtime.PullNever:
-			return &ending{reason: ReasonErrNeverPull, message: fmt.Sprintf("image %s is not on this machine and imagePullPolicy is Never: %v", req.Ref, err)}
+			return runtime.Image{}, &ending{reason: ReasonErrNeverPull, message: fmt.Sprintf("image %s is not on this machine and imagePullPolicy is Never: %v", req.Ref, err)}
 		case errors.Is(err, runtime.ErrUnavailable):
 			try = 0 // not the image's fault
 		case try >= r.c.cfg.ImageTries:
-			return &ending{reason: ReasonErrImagePull, message: fmt.Sprintf("image %s could not be had in %d tries: %s", req.Ref, try, withHint(err))}
+			return runtime.Image{}, &ending{reason: ReasonErrImagePull, message: fmt.Sprintf("image %s could not be had in %d tries: %s", req.Ref, try, withHint(err))}
 		}
 		if err := r.say(ctx, ReasonImageBackOff, fmt.Sprintf("image %s: %v; next try in %s", req.Ref, err, backoff)); err != nil {
-			return err
+			return runtime.Image{}, err
 		}
 		if err := sleep(ctx, backoff); err != nil {
-			return err
+			return runtime.Image{}, err
 		}
 		backoff = min(2*backoff, 5*time.Minute)
 	}

@@ -184,6 +184,10 @@ func (r *run) mount(ctx context.Context, p *core.Pod, v core.Volume, vm core.Vol
 	case v.PersistentVolumeClaim != nil:
 		m.HostPath, err = r.c.backend.EnsureVolume(ctx, p.Namespace, v.PersistentVolumeClaim.ClaimName)
 		m.ReadOnly = m.ReadOnly || v.PersistentVolumeClaim.ReadOnly
+	case v.Image != nil:
+		m.ReadOnly = true // as published, whatever the mount says
+		m.HostPath, err = r.imageFolder(ctx, v.Image, vm.SubPath)
+		return m, err
 	case r.c.cfg.Volumes == nil:
 		err = errors.New("this kind of volume is not available here")
 	default:
