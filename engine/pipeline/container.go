@@ -248,10 +248,7 @@ func (x *execution) exprContext(n *node, input *kfp.ExecutorInput) *expr.Context
 		JobScheduleTime: x.run.CreationTimestamp,
 		PipelineRoot:    x.pipelineRoot(),
 		WorkspacePath:   workspacePath,
-		ContainerPath: func(uri string) (string, error) {
-			location, err := x.c.artifacts.Locate(x.run.Namespace, uri)
-			return location.ContainerPath, err
-		},
+		ContainerPath:   x.containerPath,
 	}
 }
 
@@ -380,8 +377,8 @@ func (s *step) extension(x *execution, command []string) *core.PodExtension {
 			if a.CustomPath == "" {
 				continue
 			}
-			if location, err := x.c.artifacts.Locate(x.run.Namespace, a.URI); err == nil {
-				ext.Links = append(ext.Links, core.Link{Path: a.CustomPath, Target: location.ContainerPath})
+			if target, err := x.containerPath(a.URI); err == nil {
+				ext.Links = append(ext.Links, core.Link{Path: a.CustomPath, Target: target})
 			}
 		}
 	}
@@ -426,7 +423,7 @@ func (x *execution) mountArtifacts(pod *core.Pod, s *step) error {
 		return fmt.Errorf("prepare the output folder: %w", err)
 	}
 	mount(pod, core.Volume{Name: "outputs", Artifact: &core.ArtifactVolume{Key: volumeKey(s.root.ContainerPath)}}, s.root.ContainerPath, false)
-	return nil
+	return mountModelCars(pod, s)
 }
 
 // volumeKey names a folder of the repository in a pod: its place as containers
