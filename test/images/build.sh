@@ -28,7 +28,7 @@ arch=$(uname -m)
 recipe=1
 rootfs_key=$(printf '%s\n' "$recipe" "$suite" "$packages" "$arch" | hash)
 wheels_key=$(cat <(printf '%s\n' "$recipe" "$arch") <(lines "$here/kfp-versions.txt") <(lines "$here/wheels.txt") | hash)
-image_key=$(cat <(printf '%s\n' "$recipe" "$rootfs_key" "$wheels_key") "$here"/Dockerfile.* | hash)
+image_key=$(cat <(printf '%s\n' "$recipe" "$rootfs_key" "$wheels_key") "$here"/Dockerfile.* "$here/my_program" | hash)
 rootfs=$cache/rootfs-$rootfs_key.tar
 wheels=$cache/wheels-$wheels_key
 
@@ -113,7 +113,9 @@ make_wheels() {
 }
 
 # The legacy builder is what every engine from 20.10 on has without a plugin; newer clients may have dropped it.
+# No step needs a network: packages come from the wheelhouse.
 build() {
+  set -- --network none "$@"
   DOCKER_BUILDKIT=0 docker build -q "$@" >/dev/null 2>"$cache/build.log" || docker build -q "$@" >/dev/null 2>>"$cache/build.log" ||
     { tail -n 20 "$cache/build.log" >&2; say "docker build failed; whole log in $cache/build.log"; return 1; }
 }
@@ -135,6 +137,23 @@ make_busybox() (
     docker import --change 'CMD ["/bin/sh"]' --change 'ENV PATH=/bin' --change "LABEL skiff.dev/image-key=$image_key" - skiffdev/busybox:1 >/dev/null
 )
 
+# An image of nothing but a model, as registries keep them: the files that a tokenizer and its model come
+# in, each a few bytes, and one of them a link as in a hub's cache.
+make_modelcar() (
+  work=$(mktemp -d "$cache/modelcar.XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+  mkdir -p "$work/models/blobs"
+  for name in added_tokens config generation_config normalizer preprocessor_config special_tokens_map tokenizer \
+    tokenizer_config vocab; do
+    printf '{"file": "%s"}\n' "$name" >"$work/models/$name.json"
+  done
+  echo '#version: 0.2' >"$work/models/merges.txt"
+  printf '\x02\0\0\0\0\0\0\0{}' >"$work/models/blobs/0"
+  ln -s blobs/0 "$work/models/model.safetensors"
+  tar -C "$work" --owner=0 --group=0 --sort=name --mtime=@0 -c models |
+    docker import --change "LABEL skiff.dev/image-key=$image_key" - skiffdev/modelcar:1 >/dev/null
+)
+
 make_images() (
   make_rootfs
   make_wheels
@@ -144,17 +163,20 @@ make_images() (
   docker import --change "LABEL skiff.dev/rootfs-key=$rootfs_key" "$rootfs" skiffdev/python:base >/dev/null
   cp -al "$wheels" "$context/wheels" 2>/dev/null || cp -a "$wheels" "$context/wheels"
   lines "$here/wheels.txt" >"$context/wheels.txt"
+  install -m 755 "$here/my_program" "$context/my_program"
   build --label "skiff.dev/image-key=$image_key" --build-arg "KFP=$(lines "$here/kfp-versions.txt" | head -n 1)" \
     -f "$here/Dockerfile.python" -t skiffdev/python:3.11 "$context"
-  rm -rf "$context/wheels" # the next layer needs no context
+  rm -rf "${context:?}"/* # the next layer needs no context
   build --label "skiff.dev/image-key=$image_key" -f "$here/Dockerfile.shell" -t skiffdev/shell:1 "$context"
   make_busybox
+  make_modelcar
 )
 
 # Gives each published name to its image. Listing once keeps a second run in milliseconds.
 tag_names() {
   local kind name id now changed=0
-  declare -A at want=([python]=$(built skiffdev/python:3.11) [shell]=$(built skiffdev/shell:1))
+  declare -A at want=([python]=$(built skiffdev/python:3.11) [shell]=$(built skiffdev/shell:1)
+    [modelcar]=$(built skiffdev/modelcar:1))
   while read -r name id; do at[$name]=$id; done < <(docker image ls --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}')
   while read -r kind name; do
     [[ ${name##*/} == *:* ]] || name+=:latest
@@ -169,7 +191,12 @@ tag_names() {
   say "$(names | sort -u | wc -l) names stand ($changed new)"
 }
 
-complete() { [[ -n $(built skiffdev/python:3.11) && -n $(built skiffdev/shell:1) && -n $(built skiffdev/busybox:1) ]]; }
+complete() {
+  local name
+  for name in python:3.11 shell:1 busybox:1 modelcar:1; do
+    [[ -n $(built "skiffdev/$name") ]] || return 1
+  done
+}
 
 mkdir -p "$cache"
 case ${1:-} in
