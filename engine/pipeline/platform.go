@@ -30,7 +30,12 @@ var stubImages = []string{"argostub/createpvc", "argostub/deletepvc"}
 func (c *Controller) unsupported(pkg *kfp.Package) problem.List {
 	var problems problem.List
 	for _, label := range sortedKeys(pkg.Spec.DeploymentSpec.Executors) {
-		container := pkg.Spec.DeploymentSpec.Executors[label].Container
+		executor := pkg.Spec.DeploymentSpec.Executors[label]
+		if executor.Importer != nil && executor.Importer.DownloadToWorkspace {
+			problems.Add("deploymentSpec.executors."+label+".importer.downloadToWorkspace", "downloadToWorkspace is not supported yet").
+				Hint = "leave it out: tasks read the artifact where it is, nothing is copied"
+		}
+		container := executor.Container
 		if container != nil && slices.Contains(stubImages, container.Image) {
 			problems.Add("deploymentSpec.executors."+label+".container.image", "%s stands for an operation on volume claims, which is not supported yet", container.Image).
 				Hint = "use the run's workspace (pipeline_config) to share files between steps"
