@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -83,7 +84,7 @@ func (b *Backend) fillImageVolume(ctx context.Context, imageID, inside, dir stri
 	if err := b.copyFromImage(ctx, imageID, inside, tmp); err != nil {
 		return err
 	}
-	if err := os.Chmod(tmp, 0o755); err != nil { //nolint:gosec // Any user inside reads it; the folder above keeps others out.
+	if err := os.Chmod(tmp, 0o755); err != nil { // any user inside; the folder above keeps others out
 		return err
 	}
 	if err := syncFileSystem(tmp); err != nil {
@@ -140,9 +141,7 @@ func (b *Backend) imageContainer(ctx context.Context, imageID string) (string, e
 		Entrypoint: []string{launcherInside}, Image: imageID, Env: []string{"NVIDIA_VISIBLE_DEVICES=void"},
 		Healthcheck: noHealthcheck(), Labels: map[string]string{},
 	}
-	for name, value := range b.cfg.Labels {
-		c.Labels[name] = value
-	}
+	maps.Copy(c.Labels, b.cfg.Labels)
 	c.Labels[labelImageVolume] = b.cfg.StoreID
 	if err := e.rules.Check(h, c, policy.Grant{Network: networkNone}); err != nil {
 		return "", err
