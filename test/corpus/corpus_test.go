@@ -71,7 +71,7 @@ func TestFeaturesAreCovered(t *testing.T) {
 		classification-metrics custom-type optional-artifact custom-path embedded-artifact pythonic-artifact
 		container-component env resources dynamic-resources accelerator image-placeholder image-entrypoint
 		executor-input ifpresent concat uri-placeholder metadata-placeholder importer importer-metadata
-		importer-reimport resolver custom-job workspace notebook task-config timeout packages display-name
+		importer-reimport model-car resolver custom-job workspace notebook task-config timeout packages display-name
 		kubernetes-platform validation failure logs`)
 	have := map[string]bool{}
 	for _, p := range load(t) {

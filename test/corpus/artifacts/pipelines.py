@@ -409,6 +409,32 @@ def import_only(uri: str = 'gs://no-such-bucket/no-such-object') -> Dataset:
     return dsl.importer(artifact_uri=uri, artifact_class=Dataset, metadata={'from': 'far'}).output
 
 
+@dsl.component(base_image=IMAGE)
+def models_in(model: Input[Model]) -> dict:
+    import os
+
+    try:
+        open(os.path.join(model.path, 'new'), 'w')
+    except OSError as e:
+        writing = e.strerror
+    with open(os.path.join(model.path, 'config.json')) as f:
+        return {'path': model.path, 'config': f.read().strip(), 'writing': writing}
+
+
+@dsl.container_component
+def list_models(model: Input[Model], listing: dsl.OutputPath(str)):
+    script = 'mkdir -p "$(dirname "$1")" && cd "$0" && ls *.txt > "$1"'
+    return dsl.ContainerSpec(image='alpine', command=['sh', '-c', script], args=[model.path, listing])
+
+
+@dsl.pipeline(name='model-car')
+def model_car(uri: str = 'oci://registry.domain.local/modelcar:test') -> NamedTuple('Seen', [('python', dict), ('shell', str)]):
+    """A model that is an image: its files are read, and stay as they are."""
+    Seen = NamedTuple('Seen', [('python', dict), ('shell', str)])
+    model = dsl.importer(artifact_uri=uri, artifact_class=Model)
+    return Seen(python=models_in(model=model.output).output, shell=list_models(model=model.output).outputs['listing'])
+
+
 PIPELINES = {
     f'{pipeline.name.replace("-", "_")}.yaml': pipeline
     for pipeline in (
@@ -426,5 +452,6 @@ PIPELINES = {
         optional_artifacts,
         import_what_was_made,
         import_only,
+        model_car,
     )
 }
