@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -23,7 +22,8 @@ const (
 	// execSettle is how long the engine is asked for the exit code of a command
 	// whose output has ended; it may notice an instant later.
 	execSettle = 5 * time.Second
-	// resizeRetry is the pause before a refused size is given again.
+	// resizeRetry is the pause before the engine is asked again for what it only
+	// does or knows once the command has quite started.
 	resizeRetry = 10 * time.Millisecond
 	// codeKilled is what an exec ended by SIGKILL reports.
 	codeKilled = 137
@@ -59,11 +59,12 @@ func (b *Backend) Exec(ctx context.Context, id string, req runtime.ExecRequest) 
 		return startedExec(doing, b.engineError(doing, err))
 	}
 	e := &execution{b: b, id: execID, req: req, stream: stream}
-	if err := e.converse(ctx); err != nil {
-		if ctx.Err() != nil {
-			e.end()
-			return codeKilled, context.Cause(ctx)
-		}
+	err = e.converse(ctx)
+	if ctx.Err() != nil {
+		e.end()
+		return codeKilled, context.Cause(ctx)
+	}
+	if err != nil {
 		return 0, fmt.Errorf("%s: %w", doing, err)
 	}
 	return e.code(ctx, doing)
@@ -181,6 +182,10 @@ func (e *execution) code(ctx context.Context, doing string) (int, error) {
 	deadline := time.Now().Add(execSettle)
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		s, err := e.b.api.ExecInspect(ctx, e.id)
+		if ctx.Err() != nil {
+			e.end()
+			return codeKilled, context.Cause(ctx)
+		}
 		if err != nil {
 			return 0, e.b.engineError(doing, err)
 		}
@@ -193,9 +198,7 @@ func (e *execution) code(ctx context.Context, doing string) (int, error) {
 		timer := time.NewTimer(pause) // The engine has no event for the end of an exec that can be waited for.
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			e.end()
-			return codeKilled, context.Cause(ctx)
+			timer.Stop() // the next inspect says so
 		case <-timer.C:
 		}
 	}
@@ -206,21 +209,39 @@ func (e *execution) code(ctx context.Context, doing string) (int, error) {
 func (e *execution) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), execSettle)
 	defer cancel()
-	s, err := e.b.api.ExecInspect(ctx, e.id)
-	if err != nil || !s.Running || s.PID <= 0 {
-		return
+	for {
+		s, err := e.b.api.ExecInspect(ctx, e.id)
+		if err != nil || !s.Running && s.PID != 0 {
+			return // it has ended, or nobody can tell
+		}
+		if s.PID > 0 {
+			e.kill(ctx, s.PID)
+			return
+		}
+		// Its output may come before the engine has noted its process.
+		timer := time.NewTimer(resizeRetry)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
 	}
-	fd, err := unix.PidfdOpen(s.PID, 0)
+}
+
+// kill ends one process of this machine. Held by a descriptor, it is still the
+// engine's exec if the engine says so then: its number cannot have been given
+// to another one.
+func (e *execution) kill(ctx context.Context, pid int) {
+	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return
 	}
 	defer unix.Close(fd) //nolint:errcheck // It was only a handle.
-	// Held by the descriptor, the process is still the engine's exec if the
-	// engine says so now: its number cannot have been given to another one.
-	if s2, err := e.b.api.ExecInspect(ctx, e.id); err != nil || !s2.Running || s2.PID != s.PID {
+	if s, err := e.b.api.ExecInspect(ctx, e.id); err != nil || !s.Running || s.PID != pid {
 		return
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		e.b.cfg.Logger.Warn("a command that nobody listens to any more runs on", "pid", strconv.Itoa(s.PID), "error", err, "uid", os.Geteuid())
+		e.b.cfg.Logger.Warn("a command that nobody listens to any more runs on", "pid", pid, "error", err, "uid", os.Geteuid())
 	}
 }

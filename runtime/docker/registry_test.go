@@ -81,8 +81,9 @@ auth:
 		t.Fatal(err)
 	}
 	t.Cleanup(reg.stop)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if resp, err := http.Get("http://" + reg.host + "/v2/"); err == nil {
+		if resp, err := client.Get("http://" + reg.host + "/v2/"); err == nil {
 			_ = resp.Body.Close()
 			return reg
 		}
