@@ -38,6 +38,8 @@ type rig struct {
 	cfg docker.Config
 	api dockerapi.API
 	b   *docker.Backend
+	// made are all backends, closed at the end.
+	made []*docker.Backend
 }
 
 // newRig makes a backend over the engine at host; empty means the machine's.
@@ -60,8 +62,9 @@ func newRig(t *testing.T, host string, change func(*docker.Config)) *rig {
 	if change != nil {
 		change(&r.cfg)
 	}
-	r.restart()
+	// First in, last out: whoever cleans up before it still has its backends.
 	t.Cleanup(r.cleanUp)
+	r.restart()
 	return r
 }
 
@@ -80,12 +83,8 @@ func (r *rig) restart() *docker.Backend {
 	if err != nil {
 		r.Fatal(err)
 	}
-	r.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			r.Errorf("close: %v", err)
-		}
-	})
 	r.b = b
+	r.made = append(r.made, b)
 	return b
 }
 
@@ -93,6 +92,12 @@ func (r *rig) restart() *docker.Backend {
 func (r *rig) cleanUp() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	for _, b := range r.made {
+		if err := b.Close(); err != nil {
+			r.Errorf("close: %v", err)
+		}
+	}
+	defer func() { _ = r.api.Close() }() // Nothing is under way any more.
 	list, err := r.api.ContainerList(ctx, labelTest+"="+r.cfg.Labels[labelTest])
 	if err != nil {
 		r.Logf("cannot list what the test left: %v", err)
@@ -104,7 +109,6 @@ func (r *rig) cleanUp() {
 		}
 	}
 	r.removeNetworks(ctx)
-	_ = r.api.Close() // Nothing is under way any more.
 }
 
 func (r *rig) podDir(t *testing.T) string {
