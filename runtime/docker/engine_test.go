@@ -91,7 +91,9 @@ func (e *privateEngine) start() {
 		"--containerd-namespace", filepath.Base(e.dir), "--containerd-plugins-namespace", filepath.Base(e.dir) + "-plugins",
 	}, e.args...)...)
 	e.cmd.Stdout, e.cmd.Stderr = e.log, e.log
-	e.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// A network namespace of its own: a dockerd without a default bridge deletes
+	// the machine's docker0, which belongs to another engine.
+	e.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNET}
 	if err := e.cmd.Start(); err != nil {
 		e.Fatal(err)
 	}
