@@ -49,6 +49,14 @@ def total(values: List[int]) -> int:
 
 
 @dsl.component(base_image=IMAGE)
+def deep_total(values: list) -> int:
+    def add(value):
+        return sum(map(add, value)) if isinstance(value, list) else value
+
+    return add(values)
+
+
+@dsl.component(base_image=IMAGE)
 def write(text: str, out: Output[Dataset]):
     with open(out.path, 'w') as f:
         f.write(text)
@@ -204,8 +212,8 @@ def loop_over_structs() -> List[str]:
 
 
 @dsl.pipeline(name='nested-loops')
-def nested_loops() -> List[str]:
-    """Collected over two levels flattens in the order of the iterations."""
+def nested_loops() -> List[List[str]]:
+    """Collected over two levels is a list of lists, in the order of the iterations."""
     with dsl.ParallelFor(items=['a', 'b']) as outer:
         with dsl.ParallelFor(items=['1', '2', '3']) as inner:
             one = pair(a=outer, b=inner)
@@ -220,7 +228,7 @@ def nested_loops_three() -> int:
                 one = number(value=c)
                 two = number(value=b).after(one)
                 number(value=a).after(two)
-    return total(values=dsl.Collected(one.output)).output
+    return deep_total(values=dsl.Collected(one.output)).output
 
 
 @dsl.pipeline(name='nested-loop-of-outputs')
@@ -230,7 +238,7 @@ def nested_loop_of_outputs() -> int:
         made = numbers(count=size)
         with dsl.ParallelFor(items=made.output) as item:
             one = double(value=item)
-    return total(values=dsl.Collected(one.output)).output
+    return deep_total(values=dsl.Collected(one.output)).output
 
 
 @dsl.pipeline(name='loop-condition-loop')
