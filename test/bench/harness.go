@@ -10,17 +10,25 @@ import (
 	"time"
 )
 
-// pairs is how many interleaved pairs a ratio is the median of.
-const pairs = 5
+// fullPairs is how many interleaved pairs a ratio is the median of, quickPairs
+// how many in quick mode, which judges nothing.
+const (
+	fullPairs  = 5
+	quickPairs = 2
+)
 
 // bench is what one area's benchmarks are given, and where their rows go.
 type bench struct {
-	quick    bool
-	objects  int
-	dir      string
+	quick   bool
+	objects int
+	dir     string
+	// skiff is the program under test.
+	skiff    string
 	progress io.Writer
 	area     string
 	rows     []row
+	// notes are sentences below the table: what was left out, and why.
+	notes []string
 }
 
 // row is one line of the report.
@@ -48,6 +56,7 @@ type unit struct {
 
 // Units of figures.
 func perSecond() unit    { return unit{suffix: "/s", format: "%.0f"} }
+func seconds() unit      { return unit{suffix: " s", format: "%.2f"} }
 func milliseconds() unit { return unit{suffix: " ms", format: "%.2f"} }
 func microseconds() unit { return unit{suffix: " µs", format: "%.0f"} }
 func megabytes() unit    { return unit{suffix: " MB", format: "%.1f"} }
@@ -99,6 +108,16 @@ func (b *bench) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(b.progress, "%s: %s\n", b.area, fmt.Sprintf(format, args...))
 }
 
+// note tells the reader of the report something that no row can.
+func (b *bench) note(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	b.notes = append(b.notes, text)
+	b.say("%s", text)
+}
+
+// pairs is how often everything is measured.
+func (b *bench) pairs() int { return b.size(fullPairs, quickPairs) }
+
 // size is full, or small in quick mode.
 func (b *bench) size(full, small int) int {
 	if b.quick {
@@ -115,10 +134,11 @@ func (b *bench) span(full, small time.Duration) time.Duration {
 	return full
 }
 
-// alone adds a row for a figure that stands for itself, measured five times.
+// alone adds a row for a figure that stands for itself, measured as often as
+// pairs are.
 func (b *bench) alone(ctx context.Context, name string, u unit, limit bar, ours measure) error {
 	var values []float64
-	for range pairs {
+	for range b.pairs() {
 		v, err := ours(ctx)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -143,7 +163,7 @@ func (b *bench) figure(name string, u unit, limit bar, values []float64) {
 // the ratio of the two.
 func (b *bench) compare(ctx context.Context, name, peerName string, u unit, limit bar, ours, peer measure) error {
 	var mine, others []float64
-	for i := range pairs {
+	for i := range b.pairs() {
 		first, second := ours, peer
 		if i%2 == 1 { // whoever goes first has the colder machine
 			first, second = peer, ours

@@ -21,8 +21,9 @@ type report struct {
 }
 
 type section struct {
-	area area
-	rows []row
+	area  area
+	rows  []row
+	notes []string
 }
 
 func newReport(ctx context.Context, quick bool) *report {
@@ -30,7 +31,7 @@ func newReport(ctx context.Context, quick bool) *report {
 }
 
 func (r *report) add(a area, b *bench) {
-	r.sections = append(r.sections, section{area: a, rows: b.rows})
+	r.sections = append(r.sections, section{area: a, rows: b.rows, notes: b.notes})
 }
 
 func (r *report) end() { r.loadAfter = load() }
@@ -47,23 +48,36 @@ func (r *report) markdown() string {
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
 	fmt.Fprintf(&b, "- load average before %s, after %s\n", r.loadBefore, r.loadAfter)
-	fmt.Fprintf(&b, "- every figure is the median of %d rounds, every ratio the median of %d interleaved pairs, and the spread goes from the least to the greatest\n", pairs, pairs)
+	rounds := fullPairs
+	if r.quick {
+		rounds = quickPairs
+	}
+	fmt.Fprintf(&b, "- every figure is the median of %d rounds, every ratio the median of %d interleaved pairs, and the spread goes from the least to the greatest\n", rounds, rounds)
 	for _, s := range r.sections {
-		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", s.area.name, s.area.about)
-		b.WriteString("| what | skiff | beside | ratio | spread | bar | met |\n|---|---|---|---|---|---|---|\n")
-		for _, row := range s.rows {
-			beside := row.peer
-			if row.peerName != "" {
-				beside += " (" + row.peerName + ")"
-			}
-			met := ""
-			if row.bar != "" {
-				met = map[bool]string{true: "yes", false: "**no**"}[row.met]
-			}
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", row.name, row.ours, beside, row.ratio, row.spread, row.bar, met)
-		}
+		s.markdown(&b)
 	}
 	return b.String()
+}
+
+func (s section) markdown(b *strings.Builder) {
+	fmt.Fprintf(b, "\n## %s\n\n%s\n", s.area.name, s.area.about)
+	if len(s.rows) > 0 {
+		b.WriteString("\n| what | skiff | beside | ratio | spread | bar | met |\n|---|---|---|---|---|---|---|\n")
+	}
+	for _, row := range s.rows {
+		beside := row.peer
+		if row.peerName != "" {
+			beside += " (" + row.peerName + ")"
+		}
+		met := ""
+		if row.bar != "" {
+			met = map[bool]string{true: "yes", false: "**no**"}[row.met]
+		}
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s | %s |\n", row.name, row.ours, beside, row.ratio, row.spread, row.bar, met)
+	}
+	for _, note := range s.notes {
+		fmt.Fprintf(b, "\n%s\n", note)
+	}
 }
 
 // machine describes what the figures were measured on, as far as it can be told.
@@ -72,6 +86,9 @@ func machine(ctx context.Context) []string {
 	if kernel, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		lines = append(lines, "Linux "+strings.TrimSpace(string(kernel))+", "+runtime.Version())
 	}
+	// An engine that hangs is not waited for.
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	if out, err := exec.CommandContext(ctx, "docker", "version", "--format", "{{.Server.Version}}").Output(); err == nil {
 		lines = append(lines, "Docker "+strings.TrimSpace(string(out)))
 	}

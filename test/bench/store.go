@@ -18,7 +18,7 @@ import (
 )
 
 const storeAbout = "Objects are Run objects of about 600 bytes with two indexes, 100 concurrent writers, each write durable " +
-	"(value with checksum, change-log row, index rows) before it is answered, in a store that holds 1,000,000 objects. " +
+	"(value with checksum, change-log row, index rows) before it is answered, in a large store. " +
 	"The peer writes the same rows into a copy of the same file by bbolt's own `Batch`. " +
 	"\"5 ms sync\" adds 5 ms to every durable write, as a disk without a protected cache does."
 

@@ -40,7 +40,7 @@ func runStore(ctx context.Context, b *bench) (err error) {
 	if err := errors.Join(large.fill(ctx, count), small.fill(ctx, 1000)); err != nil {
 		return err
 	}
-	b.say("filled in %.1f s", time.Since(begin).Seconds())
+	b.note("The large store held %s objects; it was filled in %.0f s.", thousands(fmt.Sprint(count)), time.Since(begin).Seconds())
 	info, err := os.Stat(large.path)
 	if err != nil {
 		return fmt.Errorf("look at the store's file: %w", err)
@@ -76,7 +76,7 @@ func storeWrites(ctx context.Context, b *bench, f *fleet) error {
 	} {
 		f.delay.Store(int64(one.delay))
 		var rates, tails []float64
-		for range pairs {
+		for range b.pairs() {
 			r, err := round(ctx, storeWriters, b.span(3*time.Second, 40*time.Millisecond), one.write)
 			if err != nil {
 				return fmt.Errorf("%s: %w", one.name, err)
