@@ -66,12 +66,12 @@ func (x *execution) attach(ctx context.Context, n *node) {
 		if pod.Spec.Skiff != nil {
 			n.restarts = pod.Spec.Skiff.InfrastructureRetries
 		}
-		x.byPod[pod.Name] = n
 		n.pod = pod
 		if !n.task.Status.RetryAt.IsZero() && pod.Status.Phase.Terminal() {
 			x.after(n, n.task.Status.RetryAt.Sub(x.c.now()), func() { x.newAttempt(ctx, n) })
 			return
 		}
+		x.byPod[pod.Name] = n
 		x.podChanged(ctx, n, pod)
 	}
 }

@@ -17,7 +17,9 @@ import (
 // by trying on.
 const maxRestarts = 5
 
-// podChanged follows a step's newest pod.
+// podChanged follows a step's newest pod, up to its end, which is taken up once:
+// a pod that has ended still changes, as when it is cleaned up, and the watch
+// tells again what was read when the execution began.
 func (x *execution) podChanged(ctx context.Context, n *node, pod *core.Pod) {
 	n.pod = pod
 	if status := containerStatus(pod); status != nil {
@@ -29,6 +31,9 @@ func (x *execution) podChanged(ctx context.Context, n *node, pod *core.Pod) {
 			code := t.ExitCode
 			n.task.Status.ExitCode = &code
 		}
+	}
+	if pod.Status.Phase.Terminal() {
+		delete(x.byPod, pod.Name)
 	}
 	switch pod.Status.Phase {
 	case core.PodSucceeded:
