@@ -148,7 +148,9 @@ func (c *Controller) followOnce(ctx context.Context, group *errgroup.Group) erro
 			return err
 		}
 		for _, e := range events {
-			c.dispatch(ctx, group, e)
+			if err := c.dispatch(ctx, group, e); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -180,7 +182,7 @@ func (c *Controller) takeUp(ctx context.Context, group *errgroup.Group) (uint64,
 	}
 }
 
-func (c *Controller) dispatch(ctx context.Context, group *errgroup.Group, e store.Event) {
+func (c *Controller) dispatch(ctx context.Context, group *errgroup.Group, e store.Event) error {
 	switch obj := e.Object.(type) {
 	case *skiff.Run:
 		x := c.execution(obj.Namespace, obj.Name)
@@ -189,18 +191,36 @@ func (c *Controller) dispatch(ctx context.Context, group *errgroup.Group, e stor
 			x.stop(errRunDeleted)
 		case e.Type == store.Deleted || obj.Status.State.Terminal():
 		case x == nil:
-			c.begin(ctx, group, clone(obj))
+			return c.beginNow(ctx, group, obj)
 		case obj.Spec.Cancel:
 			x.events.post(event{cancel: true})
 		}
 	case *core.Pod:
 		if e.Type == store.Deleted {
-			return
+			return nil
 		}
 		if x := c.execution(obj.Namespace, obj.Labels[core.LabelRun]); x != nil {
 			x.events.post(event{pod: obj})
 		}
 	}
+	return nil
+}
+
+// beginNow starts the execution of a run that an event told of. The event may be
+// of the past: a run that has ended meanwhile must not be begun from it, so what
+// counts is the run as it is now.
+func (c *Controller) beginNow(ctx context.Context, group *errgroup.Group, told *skiff.Run) error {
+	obj, err := c.store.Get(ctx, store.Key{Kind: Runs, Namespace: told.Namespace, Name: told.Name})
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read run %s: %w", told.Name, err)
+	}
+	if run := obj.(*skiff.Run); !run.Status.State.Terminal() {
+		c.begin(ctx, group, run)
+	}
+	return nil
 }
 
 var errRunDeleted = errors.New("the run was deleted")

@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
@@ -113,17 +112,4 @@ func (x *execution) deadline() time.Time {
 		return x.run.CreationTimestamp.Add(time.Duration(seconds) * time.Second)
 	}
 	return time.Time{}
-}
-
-// clone copies an object that is shared with other watchers.
-func clone(run *skiff.Run) *skiff.Run {
-	data, err := json.Marshal(run)
-	if err != nil {
-		return run
-	}
-	copied := new(skiff.Run)
-	if err := json.Unmarshal(data, copied); err != nil {
-		return run
-	}
-	return copied
 }
