@@ -25,7 +25,9 @@ const (
 // start looks at a node whose dependencies are all final and sets it going, or
 // settles it where there is nothing to run.
 func (x *execution) start(ctx context.Context, n *node) {
-	if x.cancelling() && !n.exempt {
+	// What had begun when an execution before this one ended is taken up all the
+	// same: only then can it be stopped.
+	if x.cancelling() && !n.exempt && !n.begun() {
 		x.settle(n, skiff.StateCanceled, reasonCancelled, "the run was cancelled before this task started")
 		return
 	}
@@ -110,17 +112,16 @@ func (x *execution) startLoop(ctx context.Context, n *node) {
 	x.nextPasses(ctx, n)
 }
 
-// nextPasses starts passes of a loop up to its parallelism limit.
+// nextPasses starts passes of a loop up to its parallelism limit. When the run is
+// being cancelled none begins, and those that had begun before are taken up.
 func (x *execution) nextPasses(ctx context.Context, n *node) {
-	if x.cancelling() && !n.exempt {
-		if n.active == 0 {
-			x.settleComposite(n, skiff.StateCanceled, "the run was cancelled")
-		}
-		return
-	}
+	stopping := x.cancelling() && !n.exempt
 	limit := n.spec.IteratorPolicy.ParallelismLimit
 	for len(n.passes) < len(n.items) && (limit <= 0 || n.active < limit) {
 		index := len(n.passes)
+		if stopping && x.stored[taskName(x.run.Name, n.passPath(index))] == nil {
+			break
+		}
 		pass := x.newPass(n, index)
 		n.passes = append(n.passes, pass)
 		if pass.final() {
@@ -135,8 +136,12 @@ func (x *execution) nextPasses(ctx context.Context, n *node) {
 		}
 		x.begin1(ctx, pass)
 	}
-	if n.active == 0 && len(n.passes) == len(n.items) {
+	switch {
+	case n.active > 0:
+	case len(n.passes) == len(n.items):
 		x.loopEnded(n)
+	case stopping:
+		x.settleComposite(n, skiff.StateCanceled, "the run was cancelled")
 	}
 }
 
@@ -319,25 +324,35 @@ func (x *execution) cancel() {
 	if x.run.Status.State.Terminal() || x.cancelling() {
 		return
 	}
-	x.run.Status.State = skiff.StateCanceling
-	if x.run.Status.Reason == "" {
-		x.run.Status.Reason, x.run.Status.Message = reasonCancelled, "the run was cancelled"
-	}
-	x.runDirty = true
+	x.setCancelling()
 	if x.root != nil {
 		x.cancelScope(x.root)
 	}
 }
 
+func (x *execution) setCancelling() {
+	x.run.Status.State = skiff.StateCanceling
+	if x.run.Status.Reason == "" {
+		x.run.Status.Reason, x.run.Status.Message = reasonCancelled, "the run was cancelled"
+	}
+	x.runDirty = true
+}
+
 func (x *execution) cancelScope(s *scope) {
 	// Exit tasks first: settling a node may make its dependents ready.
+	s.exemptExitTasks()
+	for _, key := range s.order {
+		x.cancelNode(s.nodes[key])
+	}
+}
+
+// exemptExitTasks lets the tasks run, although the run is being cancelled, that
+// run when their upstream is final in any state, if that has begun at all.
+func (s *scope) exemptExitTasks() {
 	for _, key := range s.order {
 		if n := s.nodes[key]; n.spec.TriggerPolicy.Strategy == kfp.AllUpstreamTasksCompleted {
 			n.exempt = n.exempt || anyBegun(n.upstream)
 		}
-	}
-	for _, key := range s.order {
-		x.cancelNode(s.nodes[key])
 	}
 }
 

@@ -58,7 +58,7 @@ func (x *execution) attach(ctx context.Context, n *node) {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		// Deleted by somebody: what it did is unknown, as with a lost container.
-		x.restart(ctx, n, "its pod "+n.task.Status.Pod+" is gone")
+		x.restart(n, "its pod "+n.task.Status.Pod+" is gone")
 	case err != nil:
 		x.fail(n, reasonInternalFault, err)
 	default:

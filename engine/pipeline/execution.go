@@ -101,10 +101,15 @@ func (x *execution) begin(ctx context.Context) {
 		x.endRun(skiff.StateFailed, "InvalidInputs", err.Error())
 		return
 	}
+	if x.run.Spec.Cancel && !x.cancelling() {
+		x.setCancelling()
+	}
 	x.root = x.newScope(nil, x.ir.Root, in)
 	x.enter(x.root)
-	if x.run.Spec.Cancel {
-		x.cancel()
+	if x.cancelling() {
+		// What runs is taken up first: only then is it known what to stop.
+		x.advance(ctx)
+		x.cancelScope(x.root)
 	}
 }
 
@@ -185,7 +190,7 @@ func (x *execution) handle(ctx context.Context, e event) {
 	case e.resync:
 		x.lookAgain(ctx)
 	case e.deadline:
-		if !x.run.Status.State.Terminal() {
+		if !x.run.Status.State.Terminal() && !x.cancelling() {
 			x.run.Status.Reason = reasonDeadline
 			x.run.Status.Message = "the run's deadline has passed"
 			x.cancel()

@@ -57,7 +57,7 @@ type node struct {
 	// restarts counts infrastructure restarts of the present attempt, rounds
 	// how often a DAG with a retry policy was begun.
 	restarts, rounds int
-	// podState is the newest attempt's pod as last seen.
+	// pod is the newest attempt's pod as last seen.
 	pod *core.Pod
 }
 
@@ -87,6 +87,12 @@ type item struct {
 
 func (n *node) state() skiff.State { return n.task.Status.State }
 func (n *node) final() bool        { return n.task.Status.State.Terminal() }
+
+// begun reports whether anything was ever done for the node.
+func (n *node) begun() bool { return !n.task.Status.StartedAt.IsZero() || n.task.Status.Pod != "" }
+
+// passPath is the path of a loop's pass.
+func (n *node) passPath(index int) string { return n.childPath() + "/" + strconv.Itoa(index) }
 
 // childPath is the path below which a DAG's children stand: a DAG that is begun
 // again has children of its own each time, so that no name is used twice.
@@ -127,6 +133,9 @@ func (x *execution) newScope(owner *node, component *kfp.ComponentSpec, in input
 		}
 		n.waiting = len(n.upstream)
 	}
+	if x.cancelling() {
+		s.exemptExitTasks() // as was done when the run began to be cancelled
+	}
 	return s
 }
 
@@ -149,7 +158,7 @@ func (x *execution) kindOf(n *node) skiff.TaskType {
 // newPass makes the node of one pass of a loop.
 func (x *execution) newPass(loop *node, index int) *node {
 	n := &node{
-		scope: loop.scope, loop: loop, key: loop.key, path: loop.childPath() + "/" + strconv.Itoa(index),
+		scope: loop.scope, loop: loop, key: loop.key, path: loop.passPath(index),
 		spec: loop.spec, component: loop.component, exempt: loop.exempt,
 	}
 	n.kind = x.kindOf(n)

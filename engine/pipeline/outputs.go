@@ -69,7 +69,7 @@ func (x *execution) podFailed(ctx context.Context, n *node, pod *core.Pod) {
 	case x.cancelling() && !n.exempt:
 		x.settle(n, skiff.StateCanceled, reasonCancelled, "the run was cancelled")
 	case pod.Status.Skiff != nil && pod.Status.Skiff.Infrastructure:
-		x.restart(ctx, n, message)
+		x.restart(n, message)
 	case policy != nil && n.task.Status.Attempts <= policy.MaxRetryCount:
 		delay := retryDelay(policy, n.task.Status.Attempts)
 		n.task.Status.State = skiff.StatePending
@@ -84,7 +84,11 @@ func (x *execution) podFailed(ctx context.Context, n *node, pod *core.Pod) {
 }
 
 // restart begins the present attempt again, at no cost to the user's retries.
-func (x *execution) restart(_ context.Context, n *node, message string) {
+func (x *execution) restart(n *node, message string) {
+	if x.cancelling() && !n.exempt {
+		x.settle(n, skiff.StateCanceled, reasonCancelled, "the run was cancelled")
+		return
+	}
 	if n.restarts >= maxRestarts {
 		x.settle(n, skiff.StateFailed, "InfrastructureFault", fmt.Sprintf("begun %d times, each lost to a fault of the machine; the last: %s", n.restarts+1, message))
 		return
