@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/skiff-ml/skiff/api/core"
@@ -302,6 +303,9 @@ func (x *execution) operations(ctx context.Context) ([]store.Op, error) {
 		ops = append(ops, store.Op{Verb: store.Create, Kind: Artifacts, Object: a})
 	}
 	for _, p := range x.newPods {
+		if slices.Contains(x.stopPods, p.Name) {
+			p.Spec.Skiff.Stop = true // made and cancelled since the last transaction
+		}
 		ops = append(ops, store.Op{Verb: store.Create, Kind: podsKind, Object: p})
 	}
 	for _, name := range x.stopPods {
