@@ -57,8 +57,7 @@ func (x *execution) attach(ctx context.Context, n *node) {
 	obj, err := x.c.store.Get(ctx, store.Key{Kind: podsKind, Namespace: x.run.Namespace, Name: n.task.Status.Pod})
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		// Deleted by somebody: what it did is unknown, as with a lost container.
-		x.restart(n, "its pod "+n.task.Status.Pod+" is gone")
+		x.podGone(n)
 	case err != nil:
 		x.fail(n, reasonInternalFault, err)
 	default:

@@ -196,11 +196,8 @@ func (c *Controller) dispatch(ctx context.Context, group *errgroup.Group, e stor
 			x.events.post(event{cancel: true})
 		}
 	case *core.Pod:
-		if e.Type == store.Deleted {
-			return nil
-		}
 		if x := c.execution(obj.Namespace, obj.Labels[core.LabelRun]); x != nil {
-			x.events.post(event{pod: obj})
+			x.events.post(event{pod: obj, gone: e.Type == store.Deleted})
 		}
 	}
 	return nil

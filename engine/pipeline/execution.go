@@ -49,7 +49,9 @@ type execution struct {
 
 // event is something that happened to a run.
 type event struct {
-	pod      *core.Pod
+	pod *core.Pod
+	// gone: the pod was deleted; it may never have been let in.
+	gone     bool
 	cancel   bool
 	deadline bool
 	// resync: events may have been missed, look at the pods again.
@@ -197,7 +199,11 @@ func (x *execution) handle(ctx context.Context, e event) {
 			x.cancel()
 		}
 	case e.pod != nil:
-		if n := x.byPod[e.pod.Name]; n != nil && !n.final() {
+		switch n := x.byPod[e.pod.Name]; {
+		case n == nil || n.final():
+		case e.gone && !e.pod.Status.Phase.Terminal():
+			x.podGone(n)
+		default:
 			x.podChanged(ctx, n, e.pod)
 		}
 	}
@@ -207,9 +213,14 @@ func (x *execution) handle(ctx context.Context, e event) {
 func (x *execution) lookAgain(ctx context.Context) {
 	for _, name := range sortedKeys(x.byPod) {
 		n := x.byPod[name]
-		obj, err := x.c.store.Get(ctx, store.Key{Kind: podsKind, Namespace: x.run.Namespace, Name: name})
-		if err == nil && n != nil && !n.final() {
+		if n == nil || n.final() {
+			continue
+		}
+		switch obj, err := x.c.store.Get(ctx, store.Key{Kind: podsKind, Namespace: x.run.Namespace, Name: name}); {
+		case err == nil:
 			x.podChanged(ctx, n, obj.(*core.Pod))
+		case errors.Is(err, store.ErrNotFound) && n.pod != nil && n.pod.ResourceVersion != "":
+			x.podGone(n)
 		}
 	}
 }

@@ -83,6 +83,13 @@ func (x *execution) podFailed(ctx context.Context, n *node, pod *core.Pod) {
 	}
 }
 
+// podGone is for a pod that somebody deleted before it had ended: what it did is
+// unknown, as with a lost container.
+func (x *execution) podGone(n *node) {
+	delete(x.byPod, n.task.Status.Pod)
+	x.restart(n, "its pod "+n.task.Status.Pod+" was deleted")
+}
+
 // restart begins the present attempt again, at no cost to the user's retries.
 func (x *execution) restart(n *node, message string) {
 	if x.cancelling() && !n.exempt {
