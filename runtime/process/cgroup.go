@@ -92,8 +92,14 @@ func findUnified(mount, own, leaf string) (*groups, error) {
 	return &groups{version: 2, bases: map[string]string{"": base}}, nil
 }
 
-// leave removes the parent groups, where no container is in them any more.
+// leave removes the parent groups, where no container is in them any more. In
+// version 2 the parent carries settings that another backend over the same
+// state folder (a command that reads while the daemon runs) relies on; there
+// it stays, empty.
 func (g *groups) leave() {
+	if g.version == 2 {
+		return
+	}
 	for _, base := range g.bases {
 		_ = os.Remove(base) // the kernel refuses where a container still is
 	}
@@ -136,7 +142,13 @@ func makeGroups(dirs []string, r runtime.Resources) error {
 		{"cpu.max", quota + " " + strconv.FormatInt(cpuPeriod.Microseconds(), 10), r.CPUMilli > 0, false},
 	}
 	for _, dir := range dirs {
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { // As the kernel's own.
+		// With its parent, which another backend over the same state folder may
+		// just have left; it may do so between the two, hence once more.
+		err := os.MkdirAll(dir, 0o755) // As the kernel's own.
+		if errors.Is(err, fs.ErrNotExist) {
+			err = os.MkdirAll(dir, 0o755)
+		}
+		if err != nil {
 			return fmt.Errorf("make control group: %w", err)
 		}
 		for _, l := range limits {

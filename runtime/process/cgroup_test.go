@@ -1,0 +1,39 @@
+package process
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"testing"
+
+	"github.com/skiff-ml/skiff/runtime"
+)
+
+// TestGroupsSurviveAnotherBackend: a command that reads beside a running daemon
+// leaves the parent groups that both use; the daemon's next container must get
+// its groups all the same.
+func TestGroupsSurviveAnotherBackend(t *testing.T) {
+	dir := t.TempDir()
+	daemon, err := findGroups(dir)
+	if errors.Is(err, fs.ErrPermission) {
+		t.Skipf("control groups are not allowed here: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := findGroups(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader.leave()
+	folders := daemon.folders("step", runtime.Resources{CPUMilli: 100})
+	if err := makeGroups(folders, runtime.Resources{CPUMilli: 100}); err != nil {
+		t.Fatalf("after another backend left: %v", err)
+	}
+	for _, folder := range folders {
+		if err := os.Remove(folder); err != nil {
+			t.Errorf("remove %s: %v", folder, err)
+		}
+	}
+	daemon.leave()
+}
