@@ -56,6 +56,11 @@ func (x *execution) start(ctx context.Context, n *node) {
 			return
 		}
 	}
+	if !n.task.Status.RetryAt.IsZero() && n.kind != skiff.TaskContainer {
+		// The back-off began in an execution before this one.
+		x.after(n, n.task.Status.RetryAt.Sub(x.c.now()), func() { x.again(n) })
+		return
+	}
 	x.begin1(ctx, n)
 }
 
@@ -226,7 +231,7 @@ func (x *execution) settleComposite(n *node, state skiff.State, message string) 
 		n.task.Status.RetryAt = x.c.now().Add(delay)
 		n.inner, n.passes, n.items, n.active, n.looping = nil, nil, nil, 0, false
 		x.touch(n)
-		x.after(n, delay, func() { x.ready = append(x.ready, n) })
+		x.after(n, delay, func() { x.again(n) })
 		return
 	}
 	reason := ""
@@ -237,6 +242,13 @@ func (x *execution) settleComposite(n *node, state skiff.State, message string) 
 		reason = reasonCancelled
 	}
 	x.settle(n, state, reason, message)
+}
+
+// again begins a DAG's next round.
+func (x *execution) again(n *node) {
+	n.task.Status.RetryAt = time.Time{}
+	x.touch(n)
+	x.ready = append(x.ready, n)
 }
 
 // outcome is the state that follows from a scope's final nodes.

@@ -171,7 +171,7 @@ func (x *execution) advance(ctx context.Context) {
 		n := x.ready[0]
 		x.ready = x.ready[1:]
 		switch {
-		case n.final():
+		case n.final() || x.timers[n] != nil: // its end, or its next round, is yet to come
 		case n.looping:
 			x.nextPasses(ctx, n)
 		default:
