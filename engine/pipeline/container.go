@@ -201,7 +201,7 @@ func (x *execution) newStep(n *node) (*step, error) {
 // taskRoot is the URI below which an attempt's outputs stand.
 func (x *execution) taskRoot(n *node) string {
 	return strings.TrimRight(x.pipelineRoot(), "/") + "/" + path.Join(
-		sanitized(x.ir.PipelineInfo.Name, 63), x.run.Name, labelValue(n.path), strconv.Itoa(n.task.Status.Attempts)+restartSuffix(n.restarts))
+		sanitized(x.ir.PipelineInfo.Name, 63), x.run.Name, folderName(n.path), strconv.Itoa(n.task.Status.Attempts)+restartSuffix(n.restarts))
 }
 
 func restartSuffix(restarts int) string {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -31,8 +32,42 @@ func runResourceName(pipelineName, runName string) string {
 	return sanitized(pipelineName, 200) + "-" + tailOf(strings.ReplaceAll(runName, "-", ""), 5)
 }
 
+// A label's value may have 63 characters, a folder's name 255; both are kept
+// short of that, and a folder's readable all the same.
+const (
+	maxLabel  = 63
+	maxFolder = 128
+)
+
 // labelValue makes a task's path fit for a label.
-func labelValue(path string) string { return strings.ReplaceAll(path, "/", ".") }
+func labelValue(path string) string { return flattened(path, maxLabel) }
+
+// folderName makes a task's path one folder's name.
+func folderName(path string) string { return flattened(path, maxFolder) }
+
+// flattened writes a path with dots for slashes. One that this would leave too
+// long, or like another's, or with characters that a label may not have, keeps
+// its end, where it says most, and has its hash behind it.
+func flattened(path string, limit int) string {
+	flat := strings.ReplaceAll(path, "/", ".")
+	if len(flat) <= limit && plainPath.MatchString(path) {
+		return flat
+	}
+	flat = unlike.ReplaceAllString(flat, "-")
+	hash := shortHash(path)
+	if most := limit - len(hash) - 1; len(flat) > most {
+		flat = flat[len(flat)-most:]
+	}
+	if flat = strings.Trim(flat, "-._"); flat == "" {
+		return hash
+	}
+	return flat + "-" + hash
+}
+
+var (
+	plainPath = regexp.MustCompile(`^[a-zA-Z0-9]([-_/a-zA-Z0-9]*[a-zA-Z0-9])?$`)
+	unlike    = regexp.MustCompile(`[^-_.a-zA-Z0-9]`)
+)
 
 func lastOf(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
 
@@ -43,9 +78,11 @@ func tailOf(text string, n int) string {
 	return strings.TrimLeft(text[len(text)-n:], "-.")
 }
 
+// shortHash tells the tasks of a run apart: with 48 bits, ten thousand of them
+// have the same once in five million runs.
 func shortHash(text string) string {
 	sum := sha256.Sum256([]byte(text))
-	return hex.EncodeToString(sum[:4])
+	return hex.EncodeToString(sum[:6])
 }
 
 // sanitized makes text fit for an object's name: lower-case letters, digits and
