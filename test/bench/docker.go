@@ -74,7 +74,7 @@ func (b *bench) dockerChain(ctx context.Context, api dockerapi.API) error {
 		return err
 	}
 	var ours, waited, removed []float64
-	err = b.withDaemon(ctx, "chain", []string{"--runtime", "docker"}, func(d *daemon) error {
+	err = b.withDockerDaemon(ctx, api, "chain", func(d *daemon) error {
 		if err := b.describeRuntime(ctx, d); err != nil {
 			return err
 		}
@@ -114,6 +114,47 @@ func (b *bench) dockerChain(ctx context.Context, api dockerapi.API) error {
 	b.pair(name, "bare create, start, wait", milliseconds(), ratioAtMost(1.15), ours, waited)
 	b.pair(name+", removed too", "bare create, start, wait, remove", milliseconds(), noBar(), ours, removed)
 	return nil
+}
+
+// withDockerDaemon is withDaemon that leaves no container behind: the daemon
+// removes them some time after their steps, and a daemon that is stopped leaves
+// the rest to the next one on its state, which here there is none.
+func (b *bench) withDockerDaemon(ctx context.Context, api dockerapi.API, name string, fn func(d *daemon) error) error {
+	return b.withDaemon(ctx, name, []string{"--runtime", "docker"}, func(d *daemon) error {
+		node, err := d.node(ctx)
+		if err != nil {
+			return err
+		}
+		err = fn(d)
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyPatience)
+		defer cancel()
+		return errors.Join(err, awaitNoContainers(clean, api, node.StoreID))
+	})
+}
+
+// awaitNoContainers waits for the daemon's own clean-up, and at the end of its
+// patience removes by force what is left of this store.
+func awaitNoContainers(ctx context.Context, api dockerapi.API, storeID string) error {
+	patience := time.After(2 * enginePatience)
+	for {
+		left, err := api.ContainerList(ctx, core.LabelStore+"="+storeID)
+		if err != nil {
+			return fmt.Errorf("look for containers left behind: %w", err)
+		}
+		if len(left) == 0 {
+			return nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+			continue
+		case <-patience:
+		}
+		err = fmt.Errorf("the daemon left %d containers of finished steps for %s", len(left), 2*enginePatience)
+		for _, c := range left {
+			err = errors.Join(err, api.ContainerRemove(ctx, c.ID, true))
+		}
+		return err
+	}
 }
 
 func milli(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
@@ -167,14 +208,15 @@ func likeAStep(ctx context.Context, api dockerapi.API, d *daemon, mounts string)
 	}
 	c := &bareContainer{api: api, config: step.Config, host: step.HostConfig, prefix: "skiff-bare-" + run}
 	c.config.Entrypoint, c.config.Cmd, c.config.Hostname, c.config.Labels = []string{noop}, nil, "", nil
-	// The pod's own folders go with the pod: others stand in for them.
+	// The pod's folders go with the pod: a tree of the same shape stands in for
+	// the state folder, since some are mounted into others.
 	var kept []dockerapi.Mount
-	for i, m := range c.host.Mounts {
+	for _, m := range c.host.Mounts {
 		if strings.HasPrefix(m.Target, "/skiff/") {
 			continue
 		}
-		if m.Type == dockerapi.MountBind && strings.HasPrefix(m.Source, d.state+string(filepath.Separator)) {
-			if m.Source, err = standIn(m.Source, filepath.Join(mounts, fmt.Sprint(i))); err != nil {
+		if below, ok := strings.CutPrefix(m.Source, d.state+string(filepath.Separator)); ok {
+			if m.Source, err = standIn(m.Source, filepath.Join(mounts, below)); err != nil {
 				return nil, err
 			}
 		}

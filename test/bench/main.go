@@ -119,9 +119,10 @@ func (b *bench) measure(ctx context.Context, a area) error {
 	if err := os.MkdirAll(b.dir, 0o700); err != nil {
 		return fmt.Errorf("make a folder for the data: %w", err)
 	}
-	begin := time.Now()
+	begin, before := time.Now(), load()
 	err := a.run(ctx, b)
-	b.say("done in %.0f s", time.Since(begin).Seconds())
+	// Its own work is in the second figure, somebody else's may be in both.
+	b.note("Measured in %.0f s; load average before %s, after %s.", time.Since(begin).Seconds(), before, load())
 	return errors.Join(err, os.RemoveAll(b.dir))
 }
 

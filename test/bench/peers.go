@@ -18,7 +18,8 @@ import (
 
 const peersAbout = "One lightweight Python component that does nothing, compiled by the kfp SDK, caching off: through a daemon, from " +
 	"submission to the news of its end, beside kfp.local in a Python process that has kfp loaded. Both have run it once " +
-	"before, so that images and packages are at hand."
+	"before, so that images and packages are at hand. Most of SubprocessRunner's time is the component's pip prelude, which " +
+	"finds everything installed; skiff's process runtime recognises that prelude and keeps what it made. On Docker both run it."
 
 // kfpVersion is the SDK that the corpus is compiled with; dockerVersion is the
 // package that its DockerRunner needs beside it.
@@ -26,9 +27,8 @@ const (
 	kfpVersion    = "2.17.0"
 	dockerVersion = "7.2.0"
 	// installPatience bounds the installation of the SDK where there is none
-	// yet, warmPatience a first run, which may install packages.
+	// yet.
 	installPatience = 3 * time.Minute
-	warmPatience    = 3 * time.Minute
 )
 
 //go:embed peers.py
@@ -54,7 +54,11 @@ func runPeers(ctx context.Context, b *bench) (err error) {
 	if err != nil {
 		return fmt.Errorf("read the compiled component: %w", err)
 	}
-	if err := b.peer(ctx, kfp, pipeline, "subprocess", "kfp.local SubprocessRunner(use_venv=False)", "process", b.wheelhouse()); err != nil {
+	compare := func(runner, peerName, runtime string) func(d *daemon) error {
+		return func(d *daemon) error { return b.peer(ctx, kfp, d, pipeline, runner, peerName, runtime) }
+	}
+	flags := append([]string{"--runtime", "process"}, b.wheelhouse()...)
+	if err := b.withDaemon(ctx, "process", flags, compare("subprocess", "kfp.local SubprocessRunner(use_venv=False)", "process")); err != nil {
 		return err
 	}
 	api, err := engine(ctx, pythonImage)
@@ -62,32 +66,26 @@ func runPeers(ctx context.Context, b *bench) (err error) {
 		b.note("Docker left out: %v.", err)
 		return ctx.Err()
 	}
-	if err := api.Close(); err != nil {
-		return err
-	}
-	return b.peer(ctx, kfp, pipeline, "docker", "kfp.local DockerRunner", "docker", nil)
+	defer func() { err = errors.Join(err, api.Close()) }()
+	return b.withDockerDaemon(ctx, api, "docker", compare("docker", "kfp.local DockerRunner", "docker"))
 }
 
 // peer compares one runtime with one runner.
-func (b *bench) peer(ctx context.Context, kfp *peer, pipeline []byte, runner, peerName, runtime string, flags []string) error {
-	return b.withDaemon(ctx, runtime, append([]string{"--runtime", runtime}, flags...), func(d *daemon) error {
-		root := filepath.Join(b.dir, "kfp-"+runner)
-		theirs := func(context.Context) (float64, error) { return kfp.do(runner, root) }
-		ours := func(ctx context.Context) (float64, error) {
-			took, err := d.run(ctx, pipeline)
-			return took.Seconds(), err
-		}
-		b.say("%s: running once for the packages", runtime)
-		warm, cancel := context.WithTimeoutCause(ctx, warmPatience, fmt.Errorf("the first run on %s did not end within %s", runtime, warmPatience))
-		defer cancel()
-		if _, err := ours(warm); err != nil {
-			return err
-		}
-		if _, err := theirs(ctx); err != nil {
-			return err
-		}
-		return b.compare(ctx, "one component on "+runtime, peerName, seconds(), noBar(), ours, theirs)
-	})
+func (b *bench) peer(ctx context.Context, kfp *peer, d *daemon, pipeline []byte, runner, peerName, runtime string) error {
+	root := filepath.Join(b.dir, "kfp-"+runner)
+	theirs := func(context.Context) (float64, error) { return kfp.do(runner, root) }
+	ours := func(ctx context.Context) (float64, error) {
+		took, err := d.run(ctx, pipeline)
+		return took.Seconds(), err
+	}
+	b.say("%s: running once for the packages", runtime)
+	if _, err := ours(ctx); err != nil {
+		return err
+	}
+	if _, err := theirs(ctx); err != nil {
+		return err
+	}
+	return b.compare(ctx, "one component on "+runtime, peerName, seconds(), noBar(), ours, theirs)
 }
 
 // kfpPython is the interpreter of a virtual environment with the SDK in the
