@@ -438,5 +438,8 @@ func retryDelay(policy *kfp.RetryPolicy, attempts int) time.Duration {
 	for i := 1; i < attempts && delay < float64(limit); i++ {
 		delay *= factor
 	}
-	return min(time.Duration(delay), limit)
+	if delay >= float64(limit) { // compared as it is: a duration cannot hold every number
+		return limit
+	}
+	return time.Duration(delay)
 }
