@@ -298,31 +298,25 @@ func (s *step) quote() func(string, bool) string {
 	}
 }
 
-// quoteDollars doubles each dollar of a text but those of $(NAME), and of the
-// escaped $$(NAME), for the names given.
+// quoteDollars doubles each dollar of a text but those before (NAME), for the
+// names given: there they are a reference, or the escape of one.
 func quoteDollars(text string, names []string) string {
 	var b strings.Builder
-	for text != "" {
-		before, rest, found := strings.Cut(text, "$")
+	for {
+		before, _, found := strings.Cut(text, "$")
 		b.WriteString(before)
 		if !found {
-			break
+			return b.String()
 		}
+		rest := strings.TrimLeft(text[len(before):], "$")
+		dollars := text[len(before) : len(text)-len(rest)]
 		reference := referenceAt(rest, names)
-		switch {
-		case reference != "":
-			b.WriteString("$" + reference)
-			rest = rest[len(reference):]
-		case strings.HasPrefix(rest, "$") && referenceAt(rest[1:], names) != "":
-			reference = referenceAt(rest[1:], names)
-			b.WriteString("$$" + reference)
-			rest = rest[1+len(reference):]
-		default:
-			b.WriteString("$$")
+		if reference == "" {
+			dollars += dollars
 		}
-		text = rest
+		b.WriteString(dollars + reference)
+		text = rest[len(reference):]
 	}
-	return b.String()
 }
 
 // referenceAt is the "(NAME)" that text begins with, for one of the names.
