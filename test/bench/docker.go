@@ -21,7 +21,8 @@ const dockerAbout = "A chain of steps that run `/bin/true` in a container each, 
 	"its socket and watched to its end; the time is divided by the number of steps. Beside it, in turns, as many bare " +
 	"containers with the options of such a step (limits, capabilities, network and mounts, less the launcher's own two), " +
 	"one after another: created, started and waited for. \"Removed too\" counts each bare container's removal, which skiff " +
-	"does behind the next step's back. \"Through the runtime alone\" leaves the daemon out: the backend's calls and the " +
+	"does behind the next step's back. A ratio below 1 is possible: a step has ended with its launcher's exit record, while " +
+	"the engine answers a wait only after it has taken the container down (about 0.1 s later where this was looked at). \"Through the runtime alone\" leaves the daemon out: the backend's calls and the " +
 	"news of the exit record."
 
 const (
