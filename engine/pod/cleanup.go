@@ -26,6 +26,10 @@ type leftover struct {
 // it is left to the next start.
 const tidyTries = 6
 
+// tidyTime bounds the removal of one pod's containers, and with it how long the
+// end of a daemon waits for an engine that does not answer.
+const tidyTime = 10 * time.Second
+
 // tidy clears up behind a run in the background.
 func (c *Controller) tidy(ctx context.Context, r *run) {
 	left := &leftover{done: make(chan struct{})}
@@ -43,7 +47,11 @@ func (c *Controller) tidy(ctx context.Context, r *run) {
 	c.mu.Unlock()
 	c.spawn(func() {
 		defer close(left.done)
-		if c.discard(ctx, left.containers) {
+		// A daemon that ends takes what has ended along: the next one on this
+		// state folder may come much later, or never.
+		removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyTime)
+		defer cancel()
+		if c.discard(removing, left.containers) {
 			c.settled(r.item.ID, left)
 			if !removed {
 				clearFolder(r.dir)
