@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
@@ -242,7 +243,7 @@ func (s *session) checkFlags(cmd *cobra.Command, opts *runOptions) error {
 	if s.started || len(used) == 0 {
 		return nil
 	}
-	node, err := s.client.Node(cmd.Context())
+	node, err := s.settings(cmd.Context())
 	if err != nil {
 		return fmt.Errorf("ask the running daemon for its settings: %w", err)
 	}
@@ -251,6 +252,26 @@ func (s *session) checkFlags(cmd *cobra.Command, opts *runOptions) error {
 	}
 	return fmt.Errorf("%s: a daemon is already up on this state folder (runtime %s) and keeps its own settings; "+
 		"leave the flags out, stop that daemon, or choose another --state-dir", strings.Join(used, ", "), node.Runtime)
+}
+
+// settings asks the daemon for its node. One that has just started knows its
+// runtime a moment later, when it has looked at the machine.
+func (s *session) settings(ctx context.Context) (*view.Node, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	tick := time.NewTicker(redial)
+	defer tick.Stop()
+	for {
+		node, err := s.client.Node(ctx)
+		if err != nil || node.Runtime != "" {
+			return node, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // errLeft is the cause where the user left a run that goes on.
