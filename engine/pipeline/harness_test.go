@@ -64,7 +64,6 @@ type rig struct {
 	pods *pod.Controller
 	kill context.CancelFunc
 	done chan struct{}
-	next int
 }
 
 func newRig(t *testing.T, change func(*Config)) *rig {

@@ -22,7 +22,8 @@ import (
 //	write PATH TEXT  write a file, as a container would
 //	env NAME VAR     write an output parameter from the environment
 //	cat NAME PATH    write an output parameter from a file
-//	hold GATE        wait until the test opens the gate, or to be stopped
+//	hold GATE        wait until the test opens the gate, or RUN/GATE for this
+//	                 run alone, or to be stopped
 //	until N          fail while this is attempt N or an earlier one, from 0
 //	lose N           vanish in the first N times that this attempt runs
 //	exit CODE        end here
@@ -72,6 +73,7 @@ type script struct {
 	run     memory.Run
 	pod     string
 	task    string
+	owner   string // the run
 	env     map[string]string
 	outputs map[string][]byte
 }
@@ -79,7 +81,7 @@ type script struct {
 func (w *world) execute(ctx context.Context, run memory.Run) memory.Result {
 	s := &script{
 		w: w, ctx: ctx, run: run, pod: run.Spec.Labels[core.LabelPod], task: run.Spec.Labels[core.LabelTask],
-		env: map[string]string{}, outputs: map[string][]byte{},
+		owner: run.Spec.Labels[core.LabelRun], env: map[string]string{}, outputs: map[string][]byte{},
 	}
 	for _, entry := range append(append([]string(nil), run.Spec.Env...), run.Command.Env...) {
 		name, value, _ := strings.Cut(entry, "=")
@@ -140,10 +142,11 @@ func (s *script) do(statement string) (*int, error) {
 		s.outputs[parameterOutput+name] = data
 	case "hold":
 		s.w.mu.Lock()
-		gate := s.w.gate(name)
+		gate, own := s.w.gate(name), s.w.gate(s.owner+"/"+name)
 		s.w.mu.Unlock()
 		select {
 		case <-gate:
+		case <-own:
 		case <-memory.Stopping(s.ctx):
 			s.w.mu.Lock()
 			s.w.stopped[s.task] = true
@@ -165,7 +168,7 @@ func (s *script) do(statement string) (*int, error) {
 		if err != nil {
 			return nil, err
 		}
-		key := s.task + "#" + s.env[retryIndex]
+		key := s.owner + "/" + s.task + "#" + s.env[retryIndex]
 		s.w.mu.Lock()
 		s.w.lost[key]++
 		lose := s.w.lost[key] <= limit
