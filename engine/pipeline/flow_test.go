@@ -184,3 +184,29 @@ func checkStatus(t *testing.T, task *skiff.Task, want string) {
 		t.Errorf("the exit task was told %v, want %s", status, want)
 	}
 }
+
+// TestRecall: what ended before the daemon died is given to what comes after it,
+// the passes of a loop that is half done among them.
+func TestRecall(t *testing.T) {
+	r := newRig(t, nil)
+	r.world.open("free")
+	name := r.submit("recall", nil)
+	r.held(name, "each/1/say")
+	r.await("all that can end", func() bool {
+		tasks := r.tasks(name)
+		return tasks["say"].Status.State.Terminal() && tasks["make"].Status.State.Terminal() && tasks["each/0"].Status.State.Terminal()
+	})
+	r.down()
+	r.up()
+	r.world.open("held")
+	run := r.ended(name)
+	r.outputs(run, map[string]string{"early": `"hello"`, "late": `"hello [\"free\",\"held\"]"`, "read": `"weights"`})
+	if model := run.Status.OutputArtifacts["model"]; len(model) != 1 || r.artifactNamed(model[0]).Spec.Output != "model" {
+		t.Errorf("artifacts: %v", run.Status.OutputArtifacts)
+	}
+	for path, n := range map[string]int{"say": 1, "make": 1, "each.0.say": 1, "each.1.say": 1, "echo": 1} {
+		if got := r.world.began(path); got != n {
+			t.Errorf("%s was executed %d times", path, got)
+		}
+	}
+}

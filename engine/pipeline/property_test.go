@@ -119,7 +119,7 @@ func (d *drawing) task(depth int, name string, names, speaking []string) (object
 	if kind < 4 {
 		task["componentRef"] = object{"name": rapid.SampledFrom([]string{"comp-step", "comp-step", "comp-make"}).Draw(d.t, "component")}
 		parameters["name"], parameters["do"] = constant(name), constant(d.script())
-		if len(speaking) > 0 && d.chance(50, "reads") {
+		if len(speaking) > 0 && d.chance(70, "reads") {
 			producer := rapid.SampledFrom(speaking).Draw(d.t, "producer")
 			parameters["text"] = object{"taskOutputParameter": object{"producerTask": producer, "outputParameterKey": "out"}}
 		}
@@ -144,7 +144,7 @@ func (d *drawing) script() string {
 	if d.chance(10, "is lost") {
 		parts = append(parts, fmt.Sprintf("lose %d", rapid.IntRange(1, 2).Draw(d.t, "losses")))
 	}
-	if d.chance(25, "takes its time") {
+	if d.chance(35, "takes its time") {
 		parts = append(parts, "hold late")
 	}
 	switch n := rapid.IntRange(1, 100).Draw(d.t, "end"); {
