@@ -232,7 +232,7 @@ func (c *Controller) execution(namespace, name string) *execution {
 func (c *Controller) begin(ctx context.Context, group *errgroup.Group, run *skiff.Run) {
 	ctx, stop := context.WithCancelCause(ctx)
 	x := &execution{
-		c: c, log: c.log.With("run", run.Name), events: newMailbox(), stop: stop, run: run,
+		c: c, log: c.log.With("run", run.Name), events: newMailbox(), stop: stop, done: make(chan struct{}), run: run,
 		artifacts: map[string]*skiff.Artifact{}, byPod: map[string]*node{}, timers: map[*node]*time.Timer{},
 	}
 	key := run.Namespace + "/" + run.Name
@@ -252,6 +252,7 @@ func (c *Controller) begin(ctx context.Context, group *errgroup.Group, run *skif
 		c.mu.Lock()
 		delete(c.active, key)
 		c.mu.Unlock()
+		close(x.done)
 		if err != nil && ctx.Err() == nil {
 			c.log.Error("run is no longer followed", "run", run.Name, "error", err)
 		} else if err == nil {

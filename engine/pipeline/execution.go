@@ -22,6 +22,8 @@ type execution struct {
 	log    *slog.Logger
 	events *mailbox
 	stop   context.CancelCauseFunc
+	// done is closed when the controller holds the execution no more.
+	done chan struct{}
 
 	run  *skiff.Run
 	ir   *kfp.PipelineSpec
