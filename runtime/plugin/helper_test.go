@@ -75,6 +75,8 @@ func TestTheRealHelper(t *testing.T) {
 func TestTheRealHelperStopped(t *testing.T) {
 	cfg := Config{Path: realHelper(t), SMI: "none", BeatTimeout: 3 * time.Second, Quick: []time.Duration{10 * time.Millisecond}}
 	s := run(t, cfg)
+	// Until its first look the helper may be silent for much longer.
+	await(t, s, "a first look", func(v device.Inventory) bool { return v.Source != "" })
 	awaitStatus(t, s, func(st Status) bool { return st.State == HelperRunning })
 	pid := s.Status().PID
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
