@@ -49,6 +49,10 @@ type SchedulingGate struct {
 // while its command waits for inputs that do not exist yet.
 const GateInputs = "skiff.dev/inputs"
 
+// PodFinalizer keeps a pod in the store until its containers and its folder are
+// gone.
+const PodFinalizer = "skiff.dev/pod"
+
 // PodExtension is skiff's addition to a pod's desired state.
 type PodExtension struct {
 	// Directories are created, with their parents, before the command starts.

@@ -171,6 +171,9 @@ func (x *execution) settle(n *node, state skiff.State, reason, message string) {
 	if n.pod != nil {
 		delete(x.byPod, n.pod.Name)
 	}
+	if n.warm != nil {
+		x.dropWarm(n)
+	}
 	x.disarm(n)
 	n.inner = nil
 	x.propagate(n)
@@ -324,6 +327,7 @@ func (x *execution) endRun(state skiff.State, reason, message string) {
 	status.State, status.Reason, status.Message = state, reason, message
 	status.FinishedAt = x.c.now()
 	x.runDirty = true
+	x.dropGated()
 }
 
 // cancelling reports whether the run is being stopped.

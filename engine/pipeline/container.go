@@ -94,6 +94,9 @@ func (x *execution) launch(n *node) {
 		x.fail(n, reasonInputs, err)
 		return
 	}
+	if n.warm == nil || !x.takeWarm(n, pod) {
+		x.newPods = append(x.newPods, pod)
+	}
 	n.task.Status.Inputs = n.inputs.params.encoded()
 	n.task.Status.InputArtifacts = n.inputs.artifacts.names()
 	n.task.Status.Pod = pod.Name
@@ -104,7 +107,6 @@ func (x *execution) launch(n *node) {
 	}
 	n.pod = pod
 	x.byPod[pod.Name] = n
-	x.newPods = append(x.newPods, pod)
 	x.touch(n)
 }
 
@@ -130,7 +132,12 @@ func (x *execution) podFor(n *node) (*core.Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	grace := int64(stopGrace)
+	return x.assemble(s, main, s.extension(x, main.Command))
+}
+
+// assemble makes the pod of a step's attempt around its container.
+func (x *execution) assemble(s *step, main core.Container, ext *core.PodExtension) (*core.Pod, error) {
+	n, grace := s.n, int64(stopGrace)
 	pod := &core.Pod{
 		TypeMeta: core.TypeMeta{APIVersion: "v1", Kind: core.PodKind},
 		ObjectMeta: core.ObjectMeta{
@@ -146,7 +153,7 @@ func (x *execution) podFor(n *node) (*core.Pod, error) {
 			TerminationGracePeriodSeconds: &grace,
 			Priority:                      &x.run.Spec.Priority,
 			Containers:                    []core.Container{main},
-			Skiff:                         s.extension(x, main.Command),
+			Skiff:                         ext,
 		},
 	}
 	if err := x.mountArtifacts(pod, s); err != nil {

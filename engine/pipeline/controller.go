@@ -57,6 +57,9 @@ type Config struct {
 	PipelineRoot string
 	// Fake marks runs as executed on a declared node.
 	Fake bool
+	// Warm makes the pods of steps before their inputs exist, so that engine/pod
+	// can have their containers wait.
+	Warm bool
 	// Now replaces time.Now in tests.
 	Now func() time.Time
 }
@@ -70,7 +73,7 @@ type Controller struct {
 	log         *slog.Logger
 	limits      kfp.Limits
 	defaultRoot string
-	fake        bool
+	fake, warm  bool
 	now         func() time.Time
 
 	// work holds everything that executions have done outside of themselves.
@@ -90,7 +93,7 @@ func New(cfg Config) (*Controller, error) {
 	}
 	c := &Controller{
 		store: cfg.Store, artifacts: cfg.Artifacts, images: cfg.Images, fit: cfg.Fit, log: cfg.Logger,
-		limits: cfg.Limits.WithDefaults(), defaultRoot: cfg.PipelineRoot, fake: cfg.Fake, now: cfg.Now,
+		limits: cfg.Limits.WithDefaults(), defaultRoot: cfg.PipelineRoot, fake: cfg.Fake, warm: cfg.Warm, now: cfg.Now,
 		active: map[string]*execution{}, work: new(errgroup.Group),
 		hasher: make(chan hashJob, 1024),
 	}

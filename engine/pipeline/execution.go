@@ -35,11 +35,16 @@ type execution struct {
 	artifacts map[string]*skiff.Artifact
 	// byPod finds the node whose newest attempt a pod is.
 	byPod map[string]*node
+	// gated are the gated pods that the store had when the execution began, by
+	// name, until their nodes have taken them up.
+	gated map[string]*core.Pod
 
 	ready []*node
 	// What the next transaction writes.
 	touched      []*node
 	newPods      []*core.Pod
+	lifted       []*core.Pod // gated pods that may run now
+	dropped      []string    // gated pods that are of no use
 	stopPods     []string
 	newArtifacts []*skiff.Artifact
 	runDirty     bool
@@ -250,7 +255,7 @@ func (x *execution) touch(n *node) {
 // is durable. A store that cannot take it now is asked again: nothing else can
 // be done with a run whose state cannot be kept.
 func (x *execution) flush(ctx context.Context) error {
-	if len(x.touched)+len(x.newPods)+len(x.newArtifacts)+len(x.stopPods) == 0 && !x.runDirty {
+	if len(x.touched)+len(x.newPods)+len(x.lifted)+len(x.dropped)+len(x.newArtifacts)+len(x.stopPods) == 0 && !x.runDirty {
 		return nil
 	}
 	x.count()
@@ -303,7 +308,16 @@ func (x *execution) count() {
 // operations is the transaction. A task that the store has is written without
 // comparing versions: this execution is its only writer.
 func (x *execution) operations(ctx context.Context) ([]store.Op, error) {
-	ops := make([]store.Op, 0, len(x.touched)+len(x.newPods)+len(x.newArtifacts)+len(x.stopPods)+1)
+	lifts, err := x.liftOps(ctx) // first: it may change what is to be written of tasks and pods
+	if err != nil {
+		return nil, err
+	}
+	drops, err := x.dropOps(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ops := make([]store.Op, 0, len(lifts)+len(drops)+len(x.touched)+len(x.newPods)+len(x.newArtifacts)+len(x.stopPods)+1)
+	ops = append(append(ops, lifts...), drops...)
 	for _, n := range x.touched {
 		verb := store.Update
 		if !n.created {
@@ -322,6 +336,9 @@ func (x *execution) operations(ctx context.Context) ([]store.Op, error) {
 		ops = append(ops, store.Op{Verb: store.Create, Kind: podsKind, Object: p})
 	}
 	for _, name := range x.stopPods {
+		if slices.ContainsFunc(x.lifted, func(p *core.Pod) bool { return p.Name == name }) {
+			continue // lifted and cancelled in one: said there
+		}
 		op, err := x.stopOp(ctx, name)
 		if err != nil {
 			return nil, err
@@ -364,6 +381,7 @@ func (x *execution) written() {
 	}
 	x.c.hashLater(x.newArtifacts)
 	x.touched, x.newPods, x.newArtifacts, x.stopPods, x.runDirty = nil, nil, nil, nil, false
+	x.lifted, x.dropped = nil, nil
 }
 
 // rebase takes over what others changed in the run (its labels, or that it is

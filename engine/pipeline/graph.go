@@ -59,6 +59,8 @@ type node struct {
 	restarts, rounds int
 	// pod is the newest attempt's pod as last seen.
 	pod *core.Pod
+	// warm is the gated pod of a step that waits, nil where it has none.
+	warm *core.Pod
 }
 
 // values are parameters by name: nil, bool, float64, string, []any or
@@ -174,6 +176,7 @@ func (x *execution) taskFor(n *node) *skiff.Task {
 	if task, known := x.stored[name]; known {
 		n.created, n.counted = true, task.Status.State
 		delete(x.stored, name)
+		x.recallGated(n)
 		return task
 	}
 	n.dirty = true

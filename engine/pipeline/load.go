@@ -26,6 +26,11 @@ func (x *execution) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the tasks of run %s: %w", x.run.Name, err)
 	}
+	if len(x.stored) > 0 {
+		if err := x.loadGated(ctx); err != nil {
+			return err
+		}
+	}
 	for _, task := range x.stored {
 		for _, names := range task.Status.OutputArtifacts {
 			for _, name := range names {

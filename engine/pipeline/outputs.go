@@ -57,6 +57,9 @@ func (x *execution) podWaits(n *node, pod *core.Pod) {
 	}
 	status.State, status.Reason, status.Message = state, pod.Status.Reason, pod.Status.Message
 	x.touch(n)
+	if state == skiff.StateRunning {
+		x.warmDependents(n)
+	}
 }
 
 // podFailed decides what a failed attempt means: another one, or the end.

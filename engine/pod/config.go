@@ -88,6 +88,10 @@ type Config struct {
 	Env    []string
 	Mounts []runtime.Mount
 
+	// WarmPods bounds how many gated pods have their container wait for them;
+	// 0 means that none has.
+	WarmPods int
+
 	StartParallelism int
 	ImageTries       int
 	ImageBackoff     time.Duration

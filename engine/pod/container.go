@@ -29,7 +29,7 @@ func (r *run) bringUp(ctx context.Context, u *unit) error {
 	if known && stateRank(con.State) >= stateRank(runtime.StateRunning) {
 		return nil
 	}
-	if err := r.awaitGate(ctx); err != nil {
+	if err := r.awaitAdmission(ctx, u); err != nil {
 		return err
 	}
 	return r.launch(ctx, u)
@@ -210,17 +210,6 @@ func (r *run) forget(u *unit) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.seen, u.name)
-}
-
-// awaitGate waits until the pod's gates are lifted. The command, which the
-// gate guards, is read after that.
-func (r *run) awaitGate(ctx context.Context) error {
-	for gated(r.pod()) {
-		if err := r.wait(ctx, nil); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // launch hands the command over, after recording that it is about to.

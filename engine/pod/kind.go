@@ -26,7 +26,7 @@ const (
 const active = "active"
 
 // Finalizer keeps a pod in the store until its containers and its folder are gone.
-const Finalizer = "skiff.dev/pod"
+const Finalizer = core.PodFinalizer
 
 // Kind declares pods to the store.
 func Kind() store.Kind {

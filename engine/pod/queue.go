@@ -23,6 +23,7 @@ func (c *Controller) offer(ctx context.Context, p *core.Pod) {
 			rec.pod = p
 		}
 		rec.run.update(p)
+		c.ungated(rec)
 	case known && rec.ending:
 		if revisionOf(p) > revisionOf(rec.pod) {
 			rec.pod = p
@@ -47,6 +48,7 @@ func (c *Controller) offer(ctx context.Context, p *core.Pod) {
 
 // drop forgets a pod that the loop has no more work with.
 func (c *Controller) drop(uid string) {
+	delete(c.loop.cold, uid)
 	if _, known := c.loop.pods[uid]; known {
 		delete(c.loop.pods, uid)
 		c.loop.sched.Withdraw(uid)
@@ -62,17 +64,7 @@ func (c *Controller) enqueue(ctx context.Context, p *core.Pod) {
 		c.loop.pods[p.UID] = rec
 	}
 	rec.pod = p
-	item, err := c.itemOf(p)
-	reason := ReasonInvalid
-	if err == nil {
-		c.mu.Lock()
-		node := c.node
-		c.mu.Unlock()
-		if err = scheduler.Fits(node, item.Demand); err != nil {
-			reason = ReasonUnschedulable
-			err = fmt.Errorf("%w; ask for less, or run it on a larger machine", err)
-		}
-	}
+	item, reason, err := c.admissible(p)
 	if stopAsked(p) != nil {
 		reason, err = ReasonCancelled, errors.New("was stopped on request before it started")
 	}
@@ -81,14 +73,32 @@ func (c *Controller) enqueue(ctx context.Context, p *core.Pod) {
 		c.refuse(ctx, rec, reason, err.Error())
 	case gated(p):
 		c.loop.sched.Withdraw(p.UID)
+		rec.item = item
+		c.warmUp(ctx, rec)
 	default:
 		old := rec.item
 		rec.item = item
-		if !known || old.ID == "" || old.Priority != item.Priority {
+		if !known || !rec.queued || old.Priority != item.Priority {
+			rec.queued = true
 			c.loop.sched.Submit(item)
 			c.loop.stale = true
 		}
 	}
+}
+
+// admissible is what a pod asks the scheduler for. The error says, with its
+// reason, why it can never be admitted here.
+func (c *Controller) admissible(p *core.Pod) (item scheduler.Item, reason string, err error) {
+	if item, err = c.itemOf(p); err != nil {
+		return item, ReasonInvalid, err
+	}
+	c.mu.Lock()
+	node := c.node
+	c.mu.Unlock()
+	if err := scheduler.Fits(node, item.Demand); err != nil {
+		return item, ReasonUnschedulable, fmt.Errorf("%w; ask for less, or run it on a larger machine", err)
+	}
+	return item, "", nil
 }
 
 // itemOf resolves a pod into what the scheduler needs to know.
@@ -187,8 +197,15 @@ func (c *Controller) schedule(ctx context.Context) {
 	var order []string
 	for _, g := range decision.Grants {
 		rec := c.loop.pods[g.ID]
-		rec.run = c.newRun(rec.pod, rec.item)
-		c.register(rec.run)
+		rec.admitting = true
+		warm := rec.run != nil
+		if warm {
+			c.cooled(ctx, rec)
+		} else {
+			rec.run = c.newRun(rec.pod, rec.item)
+			c.register(rec.run)
+		}
+		delete(c.loop.cold, g.ID)
 		key := g.ID
 		if rec.item.Gang != "" {
 			key = "gang/" + rec.item.Namespace + "/" + rec.item.Gang
@@ -196,7 +213,7 @@ func (c *Controller) schedule(ctx context.Context) {
 		if gangs[key] == nil {
 			order = append(order, key)
 		}
-		gangs[key] = append(gangs[key], admission{rec: rec, grant: g})
+		gangs[key] = append(gangs[key], admission{rec: rec, run: rec.run, warm: warm, grant: g})
 	}
 	for _, key := range order {
 		batch := gangs[key]
@@ -214,7 +231,10 @@ func (c *Controller) schedule(ctx context.Context) {
 
 // admission is a grant on its way into the store.
 type admission struct {
-	rec   *record
+	rec *record
+	run *run
+	// warm: the run lives already.
+	warm  bool
 	grant scheduler.Grant
 }
 
@@ -224,27 +244,33 @@ func (c *Controller) admit(ctx context.Context, batch []admission) {
 	now := c.now()
 	list := make([]amendment, len(batch))
 	for i, a := range batch {
-		list[i] = amendment{a.rec.run.pod(), func(p *core.Pod) error { return admitted(p, a.grant, now) }}
+		list[i] = amendment{a.run.pod(), func(p *core.Pod) error { return admitted(p, a.grant, now) }}
 	}
 	pods, err := c.amend(ctx, list...)
 	switch {
 	case err == nil:
 		for i, a := range batch {
-			a.rec.run.update(pods[i])
-			if i > 0 {
-				c.spawn(func() { a.rec.run.live(ctx) })
+			a.run.update(pods[i])
+			if i > 0 && !a.warm {
+				c.spawn(func() { a.run.live(ctx) })
 			}
 		}
-		batch[0].rec.run.live(ctx)
+		if !batch[0].warm {
+			batch[0].run.live(ctx)
+		}
 	case ctx.Err() == nil:
 		// One of them was deleted or stopped meanwhile: take the grants back and
 		// look at each anew.
 		c.post(ctx, func() {
 			for _, a := range batch {
 				c.loop.sched.Release(a.grant.ID)
-				c.unregister(a.rec.run)
+				if a.warm && a.rec.run == a.run && c.loop.pods[a.grant.ID] == a.rec {
+					a.rec.admitting, a.rec.queued = false, false
+					continue // its run ends it
+				}
+				c.unregister(a.run)
 				delete(c.loop.pods, a.grant.ID)
-				c.look(ctx, a.rec.run.pod())
+				c.look(ctx, a.run.pod())
 			}
 			c.loop.stale = true
 		})
@@ -280,8 +306,13 @@ func (c *Controller) unregister(r *run) {
 // released takes back what an ended pod held, and cleans up behind it. It runs
 // in the loop, after the end is durable.
 func (c *Controller) released(ctx context.Context, r *run) {
+	c.loop.sched.Withdraw(r.item.ID) // a warm pod that was stopped in the queue
 	c.loop.sched.Release(r.item.ID)
+	if rec := c.loop.pods[r.item.ID]; rec != nil {
+		c.cooled(ctx, rec)
+	}
 	delete(c.loop.pods, r.item.ID)
+	delete(c.loop.cold, r.item.ID)
 	c.loop.stale = true
 	r.mu.Lock()
 	switch {

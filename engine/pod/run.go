@@ -42,6 +42,7 @@ type run struct {
 	main     []*unit // of units: the containers that decide the pod's end
 	unsure   bool    // a container may exist that nobody has seen
 	recorded bool    // the store says Running
+	admitted bool    // the work has seen the pod's claim
 }
 
 // unit is one container of the pod, in one of its restarts.
@@ -59,7 +60,7 @@ type unit struct {
 
 func (c *Controller) newRun(p *core.Pod, item scheduler.Item) *run {
 	return &run{
-		c: c, item: item, newest: p, dir: filepath.Join(c.podsDir, p.UID),
+		c: c, item: item, newest: p, dir: filepath.Join(c.podsDir, p.UID), admitted: !gated(p),
 		seen: make(map[string]runtime.Container), bell: make(chan struct{}, 1),
 	}
 }
@@ -167,7 +168,14 @@ func (r *run) live(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if err != nil && !errors.As(err, &end) {
+	switch {
+	case err == nil:
+	case !r.admitted:
+		var ends bool
+		if end, ends = r.brokeWhileWarm(ctx, err); !ends {
+			return
+		}
+	case !errors.As(err, &end):
 		end = r.interrupted(err)
 	}
 	if !r.halt(ctx) {
@@ -423,6 +431,9 @@ func (r *run) recordRunning(ctx context.Context) error {
 // say shows people what the pod is at, at the cost of a commit; callers keep
 // it rare.
 func (r *run) say(ctx context.Context, reason, message string) error {
+	if !r.admitted {
+		return nil // nobody asked for it yet
+	}
 	err := r.amend(ctx, func(p *core.Pod) error {
 		p.Status.Reason, p.Status.Message = reason, message
 		return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 )
 
@@ -29,6 +30,9 @@ func Background(cfg Config) error {
 		if value != "" {
 			args = append(args, flag, value)
 		}
+	}
+	if cfg.WarmSteps != 0 {
+		args = append(args, "--warm-steps", strconv.Itoa(cfg.WarmSteps))
 	}
 	for _, entry := range cfg.ContainerEnv {
 		args = append(args, "--container-env", entry)

@@ -54,6 +54,9 @@ type Config struct {
 	// ContainerCA a file of certificate authorities. Every container gets both.
 	ContainerEnv []string
 	ContainerCA  string
+	// WarmSteps bounds how many steps have a container wait for their inputs;
+	// 0 means twice the machine's CPUs, a negative number none.
+	WarmSteps int
 	// Embedded says that the daemon lives inside another command.
 	Embedded bool
 	// Reading answers from what is kept and runs nothing: what is active stays

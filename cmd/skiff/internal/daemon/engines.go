@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -189,15 +190,25 @@ func (d *daemon) controllers(e *engines, machine runtime.Inventory) error {
 	e.pods, err = pod.New(pod.Config{
 		Store: d.store, Backend: e.backend, Node: e.node, StateDir: d.cfg.StateDir, Logger: d.log,
 		Volumes: volumes{e.repository}, ClampCPUMilli: machine.CPUMilli, ClampMemoryBytes: machine.MemoryBytes,
+		WarmPods: d.warmSteps(),
 	})
 	if err != nil {
 		return err
 	}
 	e.pipelines, err = pipeline.New(pipeline.Config{
 		Store: d.store, Artifacts: e.repository, Images: e.backend, Logger: d.log, Fake: e.fake,
-		Fit: func(p *core.Pod) error { return e.pods.Check(&p.Spec) },
+		Warm: d.warmSteps() > 0,
+		Fit:  func(p *core.Pod) error { return e.pods.Check(&p.Spec) },
 	})
 	return err
+}
+
+// warmSteps is how many containers may wait for their step's inputs.
+func (d *daemon) warmSteps() int {
+	if d.cfg.WarmSteps == 0 {
+		return 2 * goruntime.NumCPU()
+	}
+	return max(0, d.cfg.WarmSteps)
 }
 
 // openRepository opens the artifacts' folder.

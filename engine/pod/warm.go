@@ -1,0 +1,180 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"math"
+	"os"
+
+	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/runtime"
+)
+
+// A gated pod's container may be created and started before the pod is admitted:
+// its launcher then waits, and the command reaches it milliseconds after the
+// grant. Such a pod is warm. It holds memory, but no claim, so there is a bound
+// on how many there are; and it is no more than an attempt: whatever goes wrong
+// while it waits is cleared away, and the pod begins anew when its turn comes.
+
+// errCold breaks off the work of a warm pod that is no use any more.
+var errCold = errors.New("the waiting container has ended")
+
+// warmable says whether everything that is fixed at a container's creation is
+// known of a gated pod. Devices are granted later, a deadline runs from the
+// grant, and an image that is to be pulled each time is pulled then.
+func warmable(p *core.Pod) bool {
+	if len(p.Spec.InitContainers) > 0 || len(p.Spec.Containers) != 1 || p.Spec.ActiveDeadlineSeconds != nil ||
+		len(p.Spec.SchedulingGates) != 1 || p.Spec.SchedulingGates[0].Name != core.GateInputs || !hasFinalizer(p) {
+		return false
+	}
+	c := &p.Spec.Containers[0]
+	return deviceCount(c) == 0 && c.ImagePullPolicy != string(runtime.PullAlways)
+}
+
+// warmUp has the container of a gated pod wait, or puts the pod in the line of
+// those that would.
+func (c *Controller) warmUp(ctx context.Context, rec *record) {
+	if rec.run != nil || c.isCold(rec.pod.UID) || stopAsked(rec.pod) != nil || !warmable(rec.pod) {
+		return
+	}
+	if c.loop.warm >= c.cfg.WarmPods {
+		if !rec.lined {
+			rec.lined = true
+			c.loop.line = append(c.loop.line, rec)
+		}
+		return
+	}
+	c.loop.warm++
+	rec.warm = true
+	rec.run = c.newRun(rec.pod, rec.item)
+	rec.run.item.Priority = math.MinInt32 // those that may run are started first
+	c.register(rec.run)
+	c.spawn(func() { rec.run.live(ctx) })
+}
+
+func (c *Controller) isCold(uid string) bool {
+	_, cold := c.loop.cold[uid]
+	return cold
+}
+
+// cooled says that a pod is warm no more: it was admitted, or has ended. The
+// next in the line takes its place.
+func (c *Controller) cooled(ctx context.Context, rec *record) {
+	if !rec.warm {
+		return
+	}
+	rec.warm = false
+	c.loop.warm--
+	for len(c.loop.line) > 0 && c.loop.warm < c.cfg.WarmPods {
+		next := c.loop.line[0]
+		c.loop.line = c.loop.line[1:]
+		next.lined = false
+		if c.loop.pods[next.pod.UID] == next && gated(next.pod) {
+			c.warmUp(ctx, next)
+		}
+	}
+}
+
+// ungated queues a warm pod whose gate was lifted.
+func (c *Controller) ungated(rec *record) {
+	p := rec.pod
+	if !rec.warm || rec.queued || gated(p) || stopAsked(p) != nil || p.Status.Phase.Terminal() {
+		return
+	}
+	item, _, err := c.admissible(p)
+	if err != nil {
+		rec.run.interrupt(errCold) // it is refused as any other pod, without its container
+		return
+	}
+	rec.item, rec.queued = item, true
+	c.loop.sched.Submit(item)
+	c.loop.stale = true
+}
+
+// warming says that the pod is not admitted yet.
+func (r *run) warming() bool { return r.pod().Status.Claim == nil }
+
+// interrupt breaks the work off.
+func (r *run) interrupt(cause error) {
+	r.mu.Lock()
+	cancel := r.cancel
+	r.mu.Unlock()
+	if cancel != nil {
+		cancel(cause)
+	}
+}
+
+// awaitAdmission waits until the pod may run: its gates are lifted and it has
+// its claim. What guards the gate, the command, is read after that.
+func (r *run) awaitAdmission(ctx context.Context, u *unit) error {
+	for {
+		p := r.pod()
+		if !gated(p) && p.Status.Claim != nil {
+			break
+		}
+		if r.ended(u) {
+			return errCold
+		}
+		if err := r.wait(ctx, nil); err != nil {
+			return err
+		}
+	}
+	if r.admitted {
+		return nil
+	}
+	r.admitted = true
+	p := r.pod()
+	for i := range p.Spec.Containers { // a warm pod has no others
+		if p.Spec.Containers[i].Name == u.container.Name {
+			u.container = &p.Spec.Containers[i]
+		}
+	}
+	return nil
+}
+
+// brokeWhileWarm deals with work that ended in an error before the pod was
+// admitted. It returns the ending where the pod has to end all the same, and
+// false where it begins anew when its turn comes.
+func (r *run) brokeWhileWarm(ctx context.Context, why error) (*ending, bool) {
+	switch p := r.pod(); {
+	case r.deleting() || stopAsked(p) != nil:
+		return r.interrupted(why), true
+	case !r.warming():
+		// Admitted this instant: the claim is given back with the pod's end.
+		return &ending{reason: ReasonLost, infrastructure: true, message: "the container that waited for it was lost: " + why.Error()}, true
+	}
+	if r.halt(ctx) {
+		r.chill(ctx, why)
+	}
+	return nil, false
+}
+
+// chill clears away what was made of a warm pod.
+func (r *run) chill(ctx context.Context, why error) {
+	r.c.log.Debug("no container waits for a pod", "pod", title(r.pod()), "reason", why)
+	r.mu.Lock()
+	var list []runtime.Container
+	for _, con := range r.seen {
+		if con.ID != "" {
+			list = append(list, con)
+		}
+	}
+	r.mu.Unlock()
+	r.c.discard(ctx, list)
+	_ = os.RemoveAll(r.dir) // a launcher that has ended in it would refuse to run again
+	r.c.post(ctx, func() {
+		c := r.c
+		c.unregister(r)
+		rec := c.loop.pods[r.item.ID]
+		if rec == nil || rec.run != r {
+			return
+		}
+		c.cooled(ctx, rec)
+		if !rec.admitting {
+			c.loop.sched.Withdraw(r.item.ID)
+		}
+		delete(c.loop.pods, r.item.ID)
+		c.loop.cold[r.item.ID] = struct{}{}
+		c.look(ctx, r.pod())
+	})
+}
