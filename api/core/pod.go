@@ -173,10 +173,10 @@ type VolumeMount struct {
 // Volume is a directory that containers of the pod can mount. Exactly one
 // source is set.
 type Volume struct {
-	Name                  string                 `json:"name"`
-	EmptyDir              *EmptyDirVolume        `json:"emptyDir,omitempty"`
-	HostPath              *HostPathVolume        `json:"hostPath,omitempty"`
-	PersistentVolumeClaim *PersistentVolumeClaim `json:"persistentVolumeClaim,omitempty"`
+	Name                  string                       `json:"name"`
+	EmptyDir              *EmptyDirVolume              `json:"emptyDir,omitempty"`
+	HostPath              *HostPathVolume              `json:"hostPath,omitempty"`
+	PersistentVolumeClaim *PersistentVolumeClaimVolume `json:"persistentVolumeClaim,omitempty"`
 	// Image mounts what is in an image, read-only.
 	Image *ImageVolume `json:"image,omitempty"`
 	// Artifact mounts a part of the namespace's artifact repository.
@@ -195,8 +195,8 @@ type HostPathVolume struct {
 	Type string `json:"type,omitempty"`
 }
 
-// PersistentVolumeClaim names a claim of the pod's namespace.
-type PersistentVolumeClaim struct {
+// PersistentVolumeClaimVolume names a claim of the pod's namespace.
+type PersistentVolumeClaimVolume struct {
 	ClaimName string `json:"claimName"`
 	ReadOnly  bool   `json:"readOnly,omitempty"`
 }
