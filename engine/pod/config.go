@@ -72,9 +72,6 @@ type Config struct {
 	StateDir string
 	// Volumes may be nil: then such volumes are refused.
 	Volumes Volumes
-	// Auths finds registry credentials (see runtime.ImageRequest) for a pod's
-	// imagePullSecrets; nil means none are known here.
-	Auths func(ctx context.Context, namespace string, secrets []core.LocalReference) (map[string]string, error)
 	// Launchers reads logs; nil means one of the controller's own.
 	Launchers *host.Host
 	Logger    *slog.Logger
