@@ -225,7 +225,7 @@ func (r *run) awaitGate(ctx context.Context) error {
 
 // launch hands the command over, after recording that it is about to.
 func (r *run) launch(ctx context.Context, u *unit) error {
-	cmd, err := r.command(u)
+	cmd, err := r.command(ctx, u)
 	if err != nil {
 		return &ending{reason: ReasonConfig, message: err.Error()}
 	}

@@ -3,7 +3,6 @@
 package pod
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -118,15 +117,6 @@ func newDockerRig(t *testing.T) *rig {
 	r.up()
 	t.Cleanup(r.close)
 	return r
-}
-
-func (r *rig) secret(name, kind string, data map[string]string) {
-	r.t.Helper()
-	secret := &core.Secret{ObjectMeta: core.ObjectMeta{Name: name, Namespace: "default"}, SecretType: kind, StringData: data}
-	secret.Default()
-	if _, err := r.store.Commit(context.Background(), store.Op{Verb: store.Create, Kind: Secrets, Object: secret}); err != nil {
-		r.t.Fatalf("create secret %s: %v", name, err)
-	}
 }
 
 func pullingPod(name, image string, secrets ...string) *core.Pod {

@@ -191,7 +191,7 @@ func TestCommand(t *testing.T) {
 			u := r.main[0]
 			u.image = tt.image
 			u.image.PipSatisfied = tt.pip
-			got, err := r.command(u)
+			got, err := r.command(t.Context(), u)
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Errorf("err = %v", err)
