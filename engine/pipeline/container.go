@@ -155,7 +155,7 @@ func (x *execution) podFor(n *node) (*core.Pod, error) {
 	if x.plat.Workspace() != nil {
 		mount(pod, core.Volume{Name: "kfp-workspace", PersistentVolumeClaim: &core.PersistentVolumeClaimVolume{ClaimName: x.run.Name + "-workspace"}}, workspacePath, false)
 	}
-	return pod, applyPlatform(pod, s)
+	return pod, x.applyPlatform(pod, s)
 }
 
 // newStep resolves a container task's executor input.

@@ -130,7 +130,7 @@ func (r *run) lookUp(ctx context.Context, u *unit, from *core.EnvVarSource) (val
 // field is the value of a field of the pod, by the published paths.
 func (r *run) field(u *unit, path string) (string, error) {
 	p := r.pod()
-	if group, key, ok := cutField(path); ok {
+	if group, key, ok := core.CutFieldPath(path); ok {
 		switch group {
 		case "metadata.labels":
 			return p.Labels[key], nil
@@ -158,29 +158,7 @@ func (r *run) field(u *unit, path string) (string, error) {
 		}
 		return con.IP, nil
 	}
-	return "", checkField(path)
-}
-
-// cutField takes "metadata.labels['key']" apart.
-func cutField(path string) (group, key string, ok bool) {
-	group, rest, found := strings.Cut(path, "['")
-	key, closed := strings.CutSuffix(rest, "']")
-	return group, key, found && closed && key != ""
-}
-
-// checkField refuses a path that is no field which a variable can have.
-func checkField(path string) error {
-	if group, _, ok := cutField(path); ok && (group == "metadata.labels" || group == "metadata.annotations") {
-		return nil
-	}
-	known := []string{
-		"metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
-		"status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
-	}
-	if slices.Contains(known, path) {
-		return nil
-	}
-	return fmt.Errorf("fieldPath %q cannot be had; want one of %s, metadata.labels['KEY'] or metadata.annotations['KEY']", path, strings.Join(known, ", "))
+	return "", core.CheckFieldPath(path)
 }
 
 // checkSettings makes sure that what a pod refers to is there, before its images
@@ -288,7 +266,7 @@ func lookable(spec *core.PodSpec) error {
 				if v.ValueFrom == nil || v.ValueFrom.FieldRef == nil {
 					continue
 				}
-				if err := checkField(v.ValueFrom.FieldRef.FieldPath); err != nil {
+				if err := core.CheckFieldPath(v.ValueFrom.FieldRef.FieldPath); err != nil {
 					return fmt.Errorf("container %s: env %s: %w", list[i].Name, v.Name, err)
 				}
 			}
