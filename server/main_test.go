@@ -128,6 +128,7 @@ func kinds() []store.Kind {
 				return o.Metadata().Namespace + "/" + o.Metadata().Labels[core.LabelRun]
 			})}},
 		{Name: "secrets", New: func() core.Object { return &core.Secret{} }, Sealed: true},
+		{Name: "persistentvolumeclaims", New: func() core.Object { return &core.PersistentVolumeClaim{} }},
 		{Name: "configmaps", New: func() core.Object { return &core.ConfigMap{} }},
 	}
 }

@@ -16,6 +16,7 @@ import (
 const (
 	secretsPath    = "/api/v1/namespaces/default/secrets"
 	configMapsPath = "/api/v1/namespaces/default/configmaps"
+	claimsPath     = "/api/v1/namespaces/default/persistentvolumeclaims"
 	// hidden is a value that only those see who get the secret.
 	hidden = "hidden-value"
 )
@@ -80,6 +81,10 @@ func TestSettingsScenarios(t *testing.T) {
 		{name: "config map, a key twice", method: "POST", path: configMapsPath, body: `{"metadata":{"name":"d"},"data":{"k":"v"},"binaryData":{"k":"/w=="}}`, want: 422},
 		{name: "config map, patch", method: "PATCH", path: configMapsPath + "/c", body: `{"data":{"k":"w"}}`, header: merge, want: 200, contains: []string{`"k":"w"`, `"b":"/w=="`}},
 		{name: "config map, replace", method: "PUT", path: configMapsPath + "/c", body: `{"metadata":{"name":"c"},"data":{"n":"1"}}`, want: 200, contains: []string{`"n":"1"`}, lacks: []string{"binaryData"}},
+		{name: "claim", method: "POST", path: claimsPath, body: `{"metadata":{"name":"v"},"spec":{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Gi"}}}}`,
+			want: 201, contains: []string{`"phase":"Bound"`, core.FinalizerVolume}},
+		{name: "claim without a size", method: "POST", path: claimsPath, body: `{"metadata":{"name":"w"},"spec":{"accessModes":["ReadWriteOnce"]}}`, want: 422, contains: []string{"storage"}},
+		{name: "claim, delete", method: "DELETE", path: claimsPath + "/v", want: 200, contains: []string{"deletionTimestamp"}},
 		{name: "config map, delete", method: "DELETE", path: configMapsPath + "/c", want: 200},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

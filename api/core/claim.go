@@ -2,6 +2,7 @@ package core
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/skiff-ml/skiff/api/problem"
 )
@@ -44,12 +45,35 @@ type PersistentVolumeClaimStatus struct {
 	Capacity    map[string]Quantity `json:"capacity,omitempty"`
 }
 
+// FinalizerVolume keeps a claim until nothing mounts it and its volume is gone.
+const FinalizerVolume = "skiff.dev/volume"
+
 // ResourceStorage is the name of a claim's size.
 const ResourceStorage = "storage"
 
 // AccessModes are the published access modes.
 func AccessModes() []string {
 	return []string{"ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"}
+}
+
+// VolumeID is the name of the volume behind the claim at the backend. It holds
+// the uid: a claim that is made anew does not find what the old one left.
+func (c *PersistentVolumeClaim) VolumeID() string {
+	uid, _, _ := strings.Cut(c.UID, "-")
+	name := c.Name
+	if most := maxNameBytes - len(uid) - 1; len(name) > most {
+		name = name[:most]
+	}
+	return name + "-" + uid
+}
+
+// Default fills in what the engine adds: the finalizer, and what can be said of
+// the volume at once, since on one machine any claim is met.
+func (c *PersistentVolumeClaim) Default() {
+	if !slices.Contains(c.Finalizers, FinalizerVolume) {
+		c.Finalizers = append(c.Finalizers, FinalizerVolume)
+	}
+	c.Status = PersistentVolumeClaimStatus{Phase: "Bound", AccessModes: c.Spec.AccessModes, Capacity: c.Spec.Resources.Requests}
 }
 
 // Validate checks a claim.

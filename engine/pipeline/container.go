@@ -153,7 +153,7 @@ func (x *execution) podFor(n *node) (*core.Pod, error) {
 		return nil, err
 	}
 	if x.plat.Workspace() != nil {
-		mount(pod, core.Volume{Name: "kfp-workspace", PersistentVolumeClaim: &core.PersistentVolumeClaimVolume{ClaimName: x.run.Name + "-workspace"}}, workspacePath, false)
+		mount(pod, core.Volume{Name: "kfp-workspace", PersistentVolumeClaim: &core.PersistentVolumeClaimVolume{ClaimName: x.run.Name + "-workspace", Skiff: &core.ClaimVolumeExtension{Implicit: true}}}, workspacePath, false)
 	}
 	return pod, x.applyPlatform(pod, s)
 }

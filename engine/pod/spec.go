@@ -185,7 +185,7 @@ func (r *run) mount(ctx context.Context, p *core.Pod, v core.Volume, vm core.Vol
 		m.ReadOnly = true // as published, whatever the mount says
 		m.HostPath, err = r.settingFolder(ctx, &v)
 	case v.PersistentVolumeClaim != nil:
-		m.HostPath, err = r.c.backend.EnsureVolume(ctx, p.Namespace, v.PersistentVolumeClaim.ClaimName)
+		m.HostPath, err = r.claimFolder(ctx, v.PersistentVolumeClaim)
 		m.ReadOnly = m.ReadOnly || v.PersistentVolumeClaim.ReadOnly
 	case v.Image != nil:
 		m.ReadOnly = true // as published, whatever the mount says

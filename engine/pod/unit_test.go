@@ -226,7 +226,7 @@ func TestContainerSpec(t *testing.T) {
 	p.Spec.Volumes = []core.Volume{
 		{Name: "root", Artifact: &core.ArtifactVolume{}},
 		{Name: "out", Artifact: &core.ArtifactVolume{Key: "r/t"}},
-		{Name: "claim", PersistentVolumeClaim: &core.PersistentVolumeClaimVolume{ClaimName: "data", ReadOnly: true}},
+		{Name: "claim", PersistentVolumeClaim: &core.PersistentVolumeClaimVolume{ClaimName: "data", ReadOnly: true, Skiff: &core.ClaimVolumeExtension{Implicit: true}}},
 		{Name: "shm", EmptyDir: &core.EmptyDirVolume{Medium: "Memory", SizeLimit: quantities(t, "m", "1Gi")["m"]}},
 		{Name: "tmp", EmptyDir: &core.EmptyDirVolume{}},
 	}

@@ -67,6 +67,40 @@ func configMaps() Resource {
 	}
 }
 
+// claims are volumes that outlive pods. An object that is deleted stays until
+// nothing mounts its volume and that is gone.
+func claims() Resource {
+	claim := func(f func(*core.PersistentVolumeClaim) any) func(core.Object, time.Time) any {
+		return func(o core.Object, _ time.Time) any { return f(o.(*core.PersistentVolumeClaim)) }
+	}
+	return Resource{
+		Version: "v1", Plural: "persistentvolumeclaims", Singular: "persistentvolumeclaim", Kind: core.PersistentVolumeClaimKind,
+		ShortNames: []string{"pvc"}, StoreKind: "persistentvolumeclaims",
+		New: func() core.Object { return &core.PersistentVolumeClaim{} },
+		Columns: []Column{
+			nameColumn(),
+			{Name: "Status", Type: "string", Value: claim(func(c *core.PersistentVolumeClaim) any {
+				if c.DeletionTimestamp != nil {
+					return "Terminating"
+				}
+				return c.Status.Phase
+			})},
+			{Name: "Capacity", Type: "string", Value: claim(func(c *core.PersistentVolumeClaim) any {
+				size := c.Spec.Resources.Requests[core.ResourceStorage]
+				return size.String()
+			})},
+			{Name: "Access Modes", Type: "string", Value: claim(func(c *core.PersistentVolumeClaim) any { return strings.Join(c.Spec.AccessModes, ",") })},
+			ageColumn(),
+		},
+		Create: func(o core.Object) error {
+			c := o.(*core.PersistentVolumeClaim)
+			c.Default()
+			return c.Validate()
+		},
+		Removable: func(core.Object) error { return nil },
+	}
+}
+
 func keyList[V any](data map[string]V) string {
 	return strings.Join(slices.Sorted(maps.Keys(data)), ",")
 }

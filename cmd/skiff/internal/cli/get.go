@@ -42,12 +42,13 @@ func (a *app) getCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	for plural, short := range map[string]string{
-		"runs":       "Show runs, newest first, or one run with its tasks, outputs and metrics",
-		"tasks":      "Show tasks, or one task (RUN/TASK)",
-		"pods":       "Show pods",
-		"artifacts":  "Show artifacts",
-		"secrets":    "Show secrets: their names, types and keys, never their values",
-		"configmaps": "Show config maps",
+		"runs":                   "Show runs, newest first, or one run with its tasks, outputs and metrics",
+		"tasks":                  "Show tasks, or one task (RUN/TASK)",
+		"pods":                   "Show pods",
+		"artifacts":              "Show artifacts",
+		"secrets":                "Show secrets: their names, types and keys, never their values",
+		"configmaps":             "Show config maps",
+		"persistentvolumeclaims": "Show volume claims",
 	} {
 		cmd.AddCommand(a.getKindCommand(plural, short))
 	}
@@ -86,7 +87,7 @@ func (a *app) getKindCommand(plural, short string) *cobra.Command {
 
 // kindAliases are the short names that users of kubectl type.
 func kindAliases() map[string][]string {
-	return map[string][]string{"pods": {"po"}, "configmaps": {"cm"}}
+	return map[string][]string{"pods": {"po"}, "persistentvolumeclaims": {"pvc"}, "configmaps": {"cm"}}
 }
 
 func (a *app) getOne(ctx context.Context, c *client.Client, plural, name string, opts *getOptions) error {

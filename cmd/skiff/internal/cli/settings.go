@@ -193,6 +193,41 @@ func (a *app) configMapCommand() *cobra.Command {
 	return cmd
 }
 
+func (a *app) claimCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "pvc",
+		Aliases: []string{"persistentvolumeclaim"},
+		Short:   "Make and delete volume claims: folders that outlive the steps which mount them",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	create := &cobra.Command{
+		Use:               "create NAME --size SIZE",
+		Short:             "Make a volume claim",
+		Example:           "  skiff pvc create data --size 10Gi",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	var opts settingOptions
+	var size string
+	opts.out = outputFlag(create)
+	create.Flags().StringVar(&size, "size", "", "how much it is meant to hold, such as 10Gi; noted, not enforced")
+	create.Flags().BoolVar(&opts.dryRun, "dry-run", false, "only check")
+	create.RunE = func(cmd *cobra.Command, args []string) error {
+		amount, err := core.ParseQuantity(size)
+		if err != nil {
+			return refuse(fmt.Errorf("--size: %w", err))
+		}
+		claim := &core.PersistentVolumeClaim{ObjectMeta: core.ObjectMeta{Name: args[0]}, Spec: core.PersistentVolumeClaimSpec{
+			AccessModes: []string{"ReadWriteMany"},
+			Resources:   core.ResourceRequirements{Requests: map[string]core.Quantity{core.ResourceStorage: amount}},
+		}}
+		return a.createSetting(cmd, "persistentvolumeclaims", "volume claim", claim, &opts)
+	}
+	cmd.AddCommand(create, a.deleteCommand("persistentvolumeclaims", "volume claim"))
+	return cmd
+}
+
 func put[V any](m *map[string]V, key string, value V) {
 	if *m == nil {
 		*m = map[string]V{}

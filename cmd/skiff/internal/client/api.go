@@ -29,7 +29,7 @@ func kinds() map[string]Kind {
 	return map[string]Kind{
 		"runs": {skiffRoot, "runs"}, "tasks": {skiffRoot, "tasks"},
 		"artifacts": {skiffRoot, "artifacts"}, "pods": {"/api/v1", "pods"},
-		"secrets": {"/api/v1", "secrets"}, "configmaps": {"/api/v1", "configmaps"},
+		"persistentvolumeclaims": {"/api/v1", "persistentvolumeclaims"}, "secrets": {"/api/v1", "secrets"}, "configmaps": {"/api/v1", "configmaps"},
 	}
 }
 
