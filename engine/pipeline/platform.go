@@ -3,12 +3,19 @@ package pipeline
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/problem"
+)
+
+// Annotations by which KFP's own pods tell of their run.
+const (
+	annotationRunName = "pipelines.kubeflow.org/run_name"
+	annotationRunID   = "pipelines.kubeflow.org/run_id"
 )
 
 // refused are the fields of the Kubernetes platform document that steps do not
@@ -45,6 +52,8 @@ func (x *execution) applyPlatform(pod *core.Pod, s *step) error {
 	if p.ActiveDeadlineSeconds > 0 {
 		pod.Spec.ActiveDeadlineSeconds = &p.ActiveDeadlineSeconds
 	}
+	// As on the cluster, whose pods tell these two of their run.
+	pod.Annotations = map[string]string{annotationRunName: x.run.Spec.DisplayName, annotationRunID: x.run.Name}
 	main := &pod.Spec.Containers[0]
 	main.ImagePullPolicy = p.ImagePullPolicy
 	if c := p.SecurityContext; c != nil {
@@ -56,7 +65,7 @@ func (x *execution) applyPlatform(pod *core.Pod, s *step) error {
 				pod.Labels[key] = value
 			}
 		}
-		pod.Annotations = p.PodMetadata.Annotations
+		maps.Copy(pod.Annotations, p.PodMetadata.Annotations)
 	}
 	for i, ref := range p.ImagePullSecret {
 		name, err := x.platformName(s.n, ref.SecretNameParameter, ref.SecretName)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/kfp"
+	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/engine/pipeline/expr"
 )
 
@@ -97,7 +98,7 @@ func TestPlatformFields(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := platformStep(t, tt.config)
-			x := &execution{}
+			x := &execution{run: &skiff.Run{}}
 			s.context = &expr.Context{Input: &kfp.ExecutorInput{}}
 			pod := &core.Pod{ObjectMeta: core.ObjectMeta{Labels: map[string]string{}}, Spec: core.PodSpec{Containers: []core.Container{{Name: mainContainer}}}}
 			err := x.applyPlatform(pod, s)

@@ -347,6 +347,7 @@ func TestUnsupported(t *testing.T) {
 }
 
 func TestApplyPlatform(t *testing.T) {
+	x := &execution{run: &skiff.Run{ObjectMeta: core.ObjectMeta{Name: "r"}, Spec: skiff.RunSpec{DisplayName: "shown"}}}
 	medium, size, bad := "Memory", "64Mi", "many"
 	newPod := func() *core.Pod {
 		return &core.Pod{
@@ -355,10 +356,10 @@ func TestApplyPlatform(t *testing.T) {
 		}
 	}
 	pod := newPod()
-	if err := new(execution).applyPlatform(pod, &step{}); err != nil || !reflect.DeepEqual(pod, newPod()) {
+	if err := x.applyPlatform(pod, &step{}); err != nil || !reflect.DeepEqual(pod, newPod()) {
 		t.Errorf("without settings: %v, %+v", err, pod)
 	}
-	err := new(execution).applyPlatform(pod, &step{platform: &kfp.KubernetesExecutorConfig{
+	err := x.applyPlatform(pod, &step{platform: &kfp.KubernetesExecutorConfig{
 		ActiveDeadlineSeconds: 60, ImagePullPolicy: "Always", Tolerations: []kfp.Toleration{{Key: "gpu"}},
 		PodMetadata: &kfp.PodMetadata{
 			Labels:      map[string]string{"team": "a", core.LabelRun: "forged", "skiff.dev/other": "x"},
@@ -376,7 +377,7 @@ func TestApplyPlatform(t *testing.T) {
 	seconds := int64(60)
 	want := newPod()
 	want.Labels["team"] = "a"
-	want.Annotations = map[string]string{"note": "b"}
+	want.Annotations = map[string]string{"note": "b", annotationRunName: "shown", annotationRunID: "r"}
 	want.Spec.ActiveDeadlineSeconds = &seconds
 	want.Spec.Volumes = []core.Volume{
 		{Name: "empty-0", EmptyDir: &core.EmptyDirVolume{Medium: "Memory", SizeLimit: limit}}, {Name: "tmp", EmptyDir: &core.EmptyDirVolume{}},
@@ -387,7 +388,7 @@ func TestApplyPlatform(t *testing.T) {
 	if a, b := asJSON(t, want), asJSON(t, pod); a != b {
 		t.Errorf("pod (-want +got):\n%s", cmp.Diff(a, b))
 	}
-	err = new(execution).applyPlatform(newPod(), &step{platform: &kfp.KubernetesExecutorConfig{EmptyDirMounts: []kfp.EmptyDirMount{{MountPath: "/x", SizeLimit: &bad}}}})
+	err = x.applyPlatform(newPod(), &step{platform: &kfp.KubernetesExecutorConfig{EmptyDirMounts: []kfp.EmptyDirMount{{MountPath: "/x", SizeLimit: &bad}}}})
 	if err == nil || !strings.Contains(err.Error(), "emptyDirMounts[0].sizeLimit") {
 		t.Errorf("a size that is none: %v", err)
 	}
