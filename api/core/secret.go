@@ -15,11 +15,11 @@ const SecretKind = "Secret"
 // Types of secrets that promise something about their keys (core/v1 SecretType).
 const (
 	SecretOpaque           = "Opaque"
-	SecretDockerConfigJSON = "kubernetes.io/dockerconfigjson"
-	SecretDockerConfig     = "kubernetes.io/dockercfg"
-	SecretBasicAuth        = "kubernetes.io/basic-auth"
-	SecretSSHAuth          = "kubernetes.io/ssh-auth"
-	SecretTLS              = "kubernetes.io/tls"
+	SecretDockerConfigJSON = "kubernetes.io/dockerconfigjson" //nolint:gosec // A name, no credential.
+	SecretDockerConfig     = "kubernetes.io/dockercfg"        //nolint:gosec // A name, no credential.
+	SecretBasicAuth        = "kubernetes.io/basic-auth"       //nolint:gosec // A name, no credential.
+	SecretSSHAuth          = "kubernetes.io/ssh-auth"         //nolint:gosec // A name, no credential.
+	SecretTLS              = "kubernetes.io/tls"              //nolint:gosec // A name, no credential.
 )
 
 // Keys that the types promise.

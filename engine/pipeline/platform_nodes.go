@@ -55,12 +55,12 @@ func (x *execution) tolerations(n *node, t kfp.Toleration) ([]core.Toleration, e
 		return []core.Toleration{{Key: t.Key, Operator: t.Operator, Value: t.Value, Effect: t.Effect, TolerationSeconds: t.TolerationSeconds}}, nil
 	}
 	var list []core.Toleration
-	given, err := x.platformJSON(n, t.TolerationJSON, &list)
-	if err == nil {
+	if _, err := x.platformJSON(n, t.TolerationJSON, &list); err == nil {
 		return list, nil
 	}
 	var one core.Toleration
-	if given, err = x.platformJSON(n, t.TolerationJSON, &one); err != nil || !given {
+	given, err := x.platformJSON(n, t.TolerationJSON, &one)
+	if err != nil || !given {
 		return nil, err
 	}
 	return []core.Toleration{one}, nil

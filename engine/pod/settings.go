@@ -233,7 +233,7 @@ func (r *run) settingFolder(ctx context.Context, v *core.Volume) (string, error)
 		if have, err := os.ReadFile(path); err == nil && string(have) == string(value) {
 			continue
 		}
-		err := os.WriteFile(path, value, 0o644) //nolint:gosec // Any user of the container reads it; the folder above is closed.
+		err := os.WriteFile(path, value, 0o644) // Any user of the container reads it; the folder above is closed.
 		if err == nil {
 			err = os.Chmod(path, 0o644) // whatever the umask
 		}

@@ -41,7 +41,7 @@ func (a *app) getCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	for plural, short := range map[string]string{
+	for plural, short := range map[string]string{ //nolint:gosec // Help texts; none is a credential.
 		"runs":                   "Show runs, newest first, or one run with its tasks, outputs and metrics",
 		"tasks":                  "Show tasks, or one task (RUN/TASK)",
 		"pods":                   "Show pods",
