@@ -80,6 +80,10 @@ type Backend interface {
 	// EnsureVolume makes the directory behind a claim and returns its path on
 	// the host. It is idempotent.
 	EnsureVolume(ctx context.Context, namespace, name string) (hostPath string, err error)
+
+	// RemoveVolume removes such a directory with all that is in it, whoever
+	// owns it there. It is idempotent; nothing may run that mounts it.
+	RemoveVolume(ctx context.Context, namespace, name string) error
 }
 
 // ImageVolumes is what a Backend also is where pods can mount images. A backend

@@ -127,6 +127,9 @@ func kinds() []store.Kind {
 			Indexes: []store.Index{byRun(func(o core.Object) string {
 				return o.Metadata().Namespace + "/" + o.Metadata().Labels[core.LabelRun]
 			})}},
+		{Name: "secrets", New: func() core.Object { return &core.Secret{} }, Sealed: true},
+		{Name: "persistentvolumeclaims", New: func() core.Object { return &core.PersistentVolumeClaim{} }},
+		{Name: "configmaps", New: func() core.Object { return &core.ConfigMap{} }},
 	}
 }
 

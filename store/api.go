@@ -17,6 +17,9 @@ type Kind struct {
 	New func() core.Object
 	// Indexes are kept in the same transaction as the object.
 	Indexes []Index
+	// Sealed kinds are encrypted wherever they are written, with the key in
+	// Config.KeyPath. They have no indexes: their entries would tell values.
+	Sealed bool
 }
 
 // Index is a declared secondary index. Entries sort by the value and then by

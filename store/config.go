@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"time"
 )
 
@@ -33,6 +34,10 @@ type Config struct {
 	Path string
 	// Kinds are all kinds of object that the store will be asked for.
 	Kinds []Kind
+	// KeyPath is the key file of sealed kinds, made (mode 0600) where there is
+	// none and nothing was sealed yet; empty means KeyFile beside Path. Backups
+	// hold sealed objects, and never the key: without it they do not open.
+	KeyPath string
 	// Logger receives what an administrator should see; nil discards.
 	Logger *slog.Logger
 
@@ -70,6 +75,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.KeyPath == "" {
+		c.KeyPath = filepath.Join(filepath.Dir(c.Path), KeyFile)
 	}
 	setDefault(&c.LogRevisions, DefaultLogRevisions)
 	setDefault(&c.LogBytes, DefaultLogBytes)

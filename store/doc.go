@@ -21,6 +21,7 @@
 //	│   │              log, CRC; written by every commit
 //	│   ├── changed    why the file is not what its last writer left
 //	│   │              ("restored …"), for people
+//	│   ├── key        id of the key that sealed kinds are sealed with
 //	│   └── indexes/K  names and versions of kind K's indexes as last built
 //	├── objects        kind NUL namespace NUL name → record
 //	├── indexes        kind NUL index NUL namespace NUL value 00 01 name → nothing
@@ -34,6 +35,10 @@
 // JSON lacks metadata.resourceVersion, which is the record's revision: so the
 // JSON can be made before the revision is known. The index entries that an
 // object has are kept in its record, so that replacing it needs no decoding.
+//
+// The JSON of a sealed kind (Kind.Sealed) is its sealed form, in records, in
+// changes and in memory alike; it is opened where an object is decoded. See
+// seal.go. The key lies in a file of its own (KeyFile), which no backup holds.
 //
 // # A commit
 //

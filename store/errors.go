@@ -20,6 +20,9 @@ var (
 	ErrFull = errors.New("storage is full")
 	// ErrCorrupt: the file or a value in it is damaged.
 	ErrCorrupt = errors.New("store is damaged")
+	// ErrKey: the key of the sealed kinds is missing, or is another one than the
+	// objects were sealed with.
+	ErrKey = errors.New("the key of the secrets does not fit")
 	// ErrNewer: the file was written by a newer skiff.
 	ErrNewer = errors.New("store was written by a newer skiff")
 	// ErrLocked: another process has the store open.

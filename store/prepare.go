@@ -31,6 +31,8 @@ type prepared struct {
 	value []byte
 	// json is the object as events carry it: the new state, or the last one.
 	json []byte
+	// plain is json before it was sealed; nil where the op removes.
+	plain []byte
 	// drop and add are index rows.
 	drop, add [][]byte
 	// object, where not nil, receives the revision.
@@ -215,11 +217,15 @@ func (s *Store) prepareReplace(p *prepared, old record, checkUID bool) error {
 	if err := p.encode(&old); err != nil {
 		return err
 	}
+	before, err := p.kind.fromFile(p.key, old.json)
+	if err != nil {
+		return err
+	}
 	switch {
-	case bytes.Equal(p.json, old.json):
+	case bytes.Equal(p.plain, before):
 		*p = prepared{key: p.key, rawKey: p.rawKey, kind: p.kind, base: p.base, object: p.object}
 		return nil
-	case sameSpec(p.json, old.json):
+	case sameSpec(p.plain, before):
 		return nil
 	default:
 		meta.Generation++
@@ -260,6 +266,9 @@ func (p *prepared) encodeRemoval(old record) error {
 	if err != nil {
 		return err
 	}
+	if data, err = p.kind.toFile(p.key, data); err != nil {
+		return err
+	}
 	p.event, p.json = Deleted, data
 	p.drop, err = oldRows(p.key, old)
 	return err
@@ -295,8 +304,16 @@ func (p *prepared) encode(old *record) error {
 	if err != nil {
 		return err
 	}
+	plain := data
+	if data, err = p.kind.toFile(p.key, plain); err != nil {
+		return err
+	}
 	p.value = newRecord(entries, data)
 	p.json = p.value[len(p.value)-len(data):]
+	// One of the two copies is kept where they are the same.
+	if p.plain = p.json; p.kind.Sealed {
+		p.plain = plain
+	}
 	var had []indexEntry
 	if old != nil {
 		if had, err = old.entries(p.rawKey); err != nil {

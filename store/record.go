@@ -175,10 +175,15 @@ func parseChange(row, value []byte) (change, error) {
 	return c, nil
 }
 
-// decode makes an object of a kind from its JSON and revision.
+// decode makes an object of a kind from its JSON, as it lies in the file, and
+// revision.
 func (k *kindInfo) decode(key Key, revision uint64, data []byte) (core.Object, error) {
+	plain, err := k.fromFile(key, data)
+	if err != nil {
+		return nil, err
+	}
 	obj := k.New()
-	if err := json.Unmarshal(data, obj); err != nil {
+	if err := json.Unmarshal(plain, obj); err != nil {
 		return nil, fmt.Errorf("decode %s: %w: %w", key, ErrCorrupt, err)
 	}
 	obj.Metadata().ResourceVersion = formatRevision(revision)

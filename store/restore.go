@@ -26,6 +26,13 @@ type RestoreConfig struct {
 	Path string
 	// Replace allows a store to be at Path; it is moved aside, not deleted.
 	Replace bool
+	// Kinds and KeyPath are as in Config. Where the backup holds objects of
+	// sealed kinds, the key they were sealed with must be there: ErrKey otherwise.
+	Kinds   []Kind
+	KeyPath string
+	// WithoutSealed leaves the objects of sealed kinds out: the way on where
+	// their key is lost.
+	WithoutSealed bool
 	// CheckCommand is as in Config; empty runs the check in this process.
 	CheckCommand []string
 	// Now is the clock; nil is time.Now.
@@ -39,6 +46,9 @@ type RestoreConfig struct {
 func Restore(ctx context.Context, cfg RestoreConfig) (kept string, err error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.KeyPath == "" {
+		cfg.KeyPath = filepath.Join(filepath.Dir(cfg.Path), KeyFile)
 	}
 	if err := verify(ctx, cfg); err != nil {
 		return "", fmt.Errorf("restore: the backup cannot be used: %w", err)
@@ -125,6 +135,9 @@ func leapTx(tx *bolt.Tx, cfg RestoreConfig) error {
 		return err
 	}
 	if _, err := tx.CreateBucket(bucketLog()); err != nil {
+		return err
+	}
+	if err := settleSealed(b, cfg); err != nil {
 		return err
 	}
 	note := fmt.Sprintf("restored %s from %s at revision %d", cfg.Now().UTC().Format(time.RFC3339), filepath.Base(cfg.Backup), st.revision)

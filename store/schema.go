@@ -25,6 +25,7 @@ const (
 	metaState   = "state"
 	metaChanged = "changed"
 	metaIndexes = "indexes/"
+	metaKey     = "key"
 )
 
 // state is what every commit writes to the meta bucket.

@@ -51,6 +51,8 @@ type kindInfo struct {
 	Kind
 	// indexes by name.
 	indexes map[string]*Index
+	// sealer is set where the kind is sealed, when the store is opened.
+	sealer *sealer
 	// apiVersion and kind are filled into objects that carry none.
 	apiVersion, kind string
 }
@@ -95,6 +97,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 // in order.
 func (s *Store) load(ctx context.Context) (clean bool, err error) {
 	if err := migrate(ctx, s.db, s.cfg); err != nil {
+		return false, err
+	}
+	if err := s.openKey(); err != nil {
 		return false, err
 	}
 	err = guard(func() error {
@@ -189,6 +194,9 @@ func declare(kinds []Kind) (map[string]*kindInfo, error) {
 		}
 		if out[k.Name] != nil {
 			return nil, fmt.Errorf("declare kind %q: it is declared twice: %w", k.Name, ErrInvalid)
+		}
+		if k.Sealed && len(k.Indexes) > 0 {
+			return nil, fmt.Errorf("declare kind %q: a sealed kind has no indexes, since their entries lie open: %w", k.Name, ErrInvalid)
 		}
 		info := &kindInfo{Kind: k, indexes: make(map[string]*Index, len(k.Indexes))}
 		for i, index := range k.Indexes {

@@ -258,9 +258,10 @@ func (w *watcher) ready() ([]*entry, error) {
 }
 
 // listAgain makes damage in the change log what it is for a consumer: a reason
-// to list, since the objects themselves may be sound.
+// to list, since the objects themselves may be sound. So are changes that were
+// sealed with a key that is no longer used.
 func listAgain(err error) error {
-	if errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrGone) {
+	if (errors.Is(err, ErrCorrupt) || errors.Is(err, ErrKey)) && !errors.Is(err, ErrGone) {
 		return fmt.Errorf("%w: %w", ErrGone, err)
 	}
 	return err

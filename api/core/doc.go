@@ -6,6 +6,6 @@
 // imports no k8s.io package. Fields that skiff adds stand together under a
 // single "skiff" key, so a published manifest never collides with them.
 //
-// core is a leaf: it imports the standard library only, and holds no behaviour
-// beyond defaults, validation and parsing of its own fields.
+// core is a leaf: it imports the standard library and api/problem only, and
+// holds no behaviour beyond defaults, validation and parsing of its own fields.
 package core

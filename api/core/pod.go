@@ -24,6 +24,8 @@ type PodSpec struct {
 	TerminationGracePeriodSeconds *int64              `json:"terminationGracePeriodSeconds,omitempty"`
 	ActiveDeadlineSeconds         *int64              `json:"activeDeadlineSeconds,omitempty"`
 	NodeSelector                  map[string]string   `json:"nodeSelector,omitempty"`
+	Affinity                      *Affinity           `json:"affinity,omitempty"`
+	Tolerations                   []Toleration        `json:"tolerations,omitempty"`
 	ServiceAccountName            string              `json:"serviceAccountName,omitempty"`
 	NodeName                      string              `json:"nodeName,omitempty"`
 	HostNetwork                   bool                `json:"hostNetwork,omitempty"`
@@ -141,6 +143,29 @@ type Container struct {
 type EnvVar struct {
 	Name  string `json:"name"`
 	Value string `json:"value,omitempty"`
+	// ValueFrom, in place of Value, is looked up when the container gets its
+	// command.
+	ValueFrom *EnvVarSource `json:"valueFrom,omitempty"`
+}
+
+// EnvVarSource is where a variable's value comes from. Exactly one is set.
+type EnvVarSource struct {
+	FieldRef        *FieldSelector `json:"fieldRef,omitempty"`
+	SecretKeyRef    *KeySelector   `json:"secretKeyRef,omitempty"`
+	ConfigMapKeyRef *KeySelector   `json:"configMapKeyRef,omitempty"`
+}
+
+// FieldSelector names a field of the pod, such as metadata.labels['app'].
+type FieldSelector struct {
+	FieldPath string `json:"fieldPath"`
+}
+
+// KeySelector is a key of a Secret or ConfigMap of the namespace. Where it is
+// optional and not there, the variable is left out.
+type KeySelector struct {
+	Name     string `json:"name"`
+	Key      string `json:"key"`
+	Optional *bool  `json:"optional,omitempty"`
 }
 
 // ContainerPort is a port the container listens on.
@@ -177,10 +202,13 @@ type VolumeMount struct {
 // Volume is a directory that containers of the pod can mount. Exactly one
 // source is set.
 type Volume struct {
-	Name                  string                 `json:"name"`
-	EmptyDir              *EmptyDirVolume        `json:"emptyDir,omitempty"`
-	HostPath              *HostPathVolume        `json:"hostPath,omitempty"`
-	PersistentVolumeClaim *PersistentVolumeClaim `json:"persistentVolumeClaim,omitempty"`
+	Name                  string                       `json:"name"`
+	EmptyDir              *EmptyDirVolume              `json:"emptyDir,omitempty"`
+	HostPath              *HostPathVolume              `json:"hostPath,omitempty"`
+	Secret                *SecretVolume                `json:"secret,omitempty"`
+	ConfigMap             *ConfigMapVolume             `json:"configMap,omitempty"`
+	Ephemeral             *EphemeralVolume             `json:"ephemeral,omitempty"`
+	PersistentVolumeClaim *PersistentVolumeClaimVolume `json:"persistentVolumeClaim,omitempty"`
 	// Image mounts what is in an image, read-only.
 	Image *ImageVolume `json:"image,omitempty"`
 	// Artifact mounts a part of the namespace's artifact repository.
@@ -193,16 +221,51 @@ type EmptyDirVolume struct {
 	SizeLimit Quantity `json:"sizeLimit,omitzero"`
 }
 
+// SecretVolume is the keys of a secret as files, read-only. They lie in the
+// pod's folder on the host, which only the daemon can enter, and go with the
+// pod's end.
+type SecretVolume struct {
+	SecretName string `json:"secretName"`
+	Optional   *bool  `json:"optional,omitempty"`
+}
+
+// ConfigMapVolume is the keys of a config map as files, read-only.
+type ConfigMapVolume struct {
+	Name     string `json:"name"`
+	Optional *bool  `json:"optional,omitempty"`
+}
+
+// EphemeralVolume lives as long as the pod; on one machine it is an emptyDir
+// whose size is noted and not enforced.
+type EphemeralVolume struct {
+	VolumeClaimTemplate *ClaimTemplate `json:"volumeClaimTemplate,omitempty"`
+}
+
+// ClaimTemplate describes an ephemeral volume.
+type ClaimTemplate struct {
+	ObjectMeta `json:"metadata,omitzero"`
+	Spec       PersistentVolumeClaimSpec `json:"spec"`
+}
+
 // HostPathVolume is a directory of the host; only allow-listed ones are let through.
 type HostPathVolume struct {
 	Path string `json:"path"`
 	Type string `json:"type,omitempty"`
 }
 
-// PersistentVolumeClaim names a claim of the pod's namespace.
-type PersistentVolumeClaim struct {
+// PersistentVolumeClaimVolume names a claim of the pod's namespace.
+type PersistentVolumeClaimVolume struct {
 	ClaimName string `json:"claimName"`
 	ReadOnly  bool   `json:"readOnly,omitempty"`
+	// Skiff holds what skiff adds to the published shape.
+	Skiff *ClaimVolumeExtension `json:"skiff,omitempty"`
+}
+
+// ClaimVolumeExtension is skiff's addition to a claim's mention in a pod.
+type ClaimVolumeExtension struct {
+	// Implicit claims have no object: the volume is made when it is first
+	// mounted. Engines give pods such volumes as parts of something else.
+	Implicit bool `json:"implicit,omitempty"`
 }
 
 // ImageVolume is the file system of an image (core/v1 ImageVolumeSource). A

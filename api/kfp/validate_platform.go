@@ -110,6 +110,8 @@ func (v *validator) executorConfig(at *place, c *KubernetesExecutorConfig) {
 		v.variable(here.key("name"), f.Name)
 		if f.FieldPath == "" {
 			v.add(here.key("fieldPath"), "required: no field is named").Hint = "such as metadata.name"
+		} else if err := core.CheckFieldPath(f.FieldPath); err != nil {
+			v.add(here.key("fieldPath"), "%w", err)
 		}
 	}
 	for i, t := range c.Tolerations {

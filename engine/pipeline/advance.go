@@ -74,6 +74,10 @@ func (x *execution) begin1(ctx context.Context, n *node) {
 	case skiff.TaskImporter:
 		x.startImporter(ctx, n)
 	default:
+		if image := x.claimOperation(n); image != "" {
+			x.startClaimOperation(ctx, n, image)
+			return
+		}
 		x.startContainer(ctx, n)
 	}
 }

@@ -33,6 +33,8 @@ type fingerprint struct {
 	Command         []string                   `json:"command,omitempty"`
 	Args            []string                   `json:"args,omitempty"`
 	Env             []kfp.EnvVar               `json:"env,omitempty"`
+	// Claims are the names of the volume claims that the step mounts, sorted.
+	Claims []string `json:"claims,omitempty"`
 }
 
 // lookUp starts a step, or settles it with the result of an earlier one.
@@ -182,6 +184,17 @@ func (x *execution) cacheKey(ctx context.Context, n *node, digests map[string]st
 		return "", err
 	}
 	f.Image, f.Command, f.Args, f.Env = image, container.Command, container.Args, container.Env
+	if platform := x.plat.Executor(n.component.ExecutorLabel); platform != nil {
+		for i, m := range platform.PVCMount {
+			claim, err := x.claimName(n, m)
+			if err != nil {
+				return "", fmt.Errorf("pvcMount[%d]: %w", i, err)
+			}
+			f.Claims = append(f.Claims, claim)
+		}
+		slices.Sort(f.Claims)
+		f.Claims = slices.Compact(f.Claims)
+	}
 	f.Parameters = n.inputs.params.encoded()
 	f.Artifacts = map[string][]string{}
 	for name, list := range n.inputs.artifacts {

@@ -160,9 +160,9 @@ func (x *execution) assemble(s *step, main core.Container, ext *core.PodExtensio
 		return nil, err
 	}
 	if x.plat.Workspace() != nil {
-		mount(pod, core.Volume{Name: "kfp-workspace", PersistentVolumeClaim: &core.PersistentVolumeClaim{ClaimName: x.run.Name + "-workspace"}}, workspacePath, false)
+		mount(pod, core.Volume{Name: "kfp-workspace", PersistentVolumeClaim: &core.PersistentVolumeClaimVolume{ClaimName: x.run.Name + "-workspace", Skiff: &core.ClaimVolumeExtension{Implicit: true}}}, workspacePath, false)
 	}
-	return pod, applyPlatform(pod, s)
+	return pod, x.applyPlatform(pod, s)
 }
 
 // newStep resolves a container task's executor input.

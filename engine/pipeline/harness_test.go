@@ -75,7 +75,7 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 
 func openRig(t tb, dir string, change func(*Config)) *rig {
 	t.Helper()
-	s, err := store.Open(context.Background(), store.Config{Path: filepath.Join(dir, "skiff.db"), Kinds: append(Kinds(), pod.Kind())})
+	s, err := store.Open(context.Background(), store.Config{Path: filepath.Join(dir, "skiff.db"), Kinds: append(Kinds(), pod.Kinds()...)})
 	if err != nil {
 		t.Fatalf("open store: %v", err)
 	}

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -11,20 +12,18 @@ import (
 	"github.com/skiff-ml/skiff/api/problem"
 )
 
-// honoured are the fields of the Kubernetes platform document that steps get.
-// The others are refused by name at the door: a step that silently runs without
-// the secret it asked for is worse than one that does not run.
-var honoured = map[string]string{
-	"activeDeadlineSeconds": "the step's time limit",
-	"emptyDirMounts":        "folders that live as long as the step",
-	"imagePullPolicy":       "when the image is fetched",
-	"podMetadata":           "labels and annotations of the pod",
-	"tolerations":           "this node has no taints, so there is nothing to tolerate",
-}
+// Annotations by which KFP's own pods tell of their run.
+const (
+	annotationRunName = "pipelines.kubeflow.org/run_name"
+	annotationRunID   = "pipelines.kubeflow.org/run_id"
+)
 
-// stubImages are executed by the engine of the cluster and never run; here they
-// wait for volume claims to be objects.
-var stubImages = []string{"argostub/createpvc", "argostub/deletepvc"}
+// refused are the fields of the Kubernetes platform document that steps do not
+// get. They are refused by name at the door: a step that silently runs without
+// what it asked for is worse than one that does not run.
+var refused = map[string]string{
+	"podResourceClaims": "ask for an accelerator instead (set_accelerator_type, set_accelerator_limit)",
+}
 
 // unsupported names what a package asks for and this release does not do.
 func (c *Controller) unsupported(pkg *kfp.Package) problem.List {
@@ -35,15 +34,9 @@ func (c *Controller) unsupported(pkg *kfp.Package) problem.List {
 			problems.Add("deploymentSpec.executors."+label+".importer.downloadToWorkspace", "downloadToWorkspace is not supported yet").
 				Hint = "leave it out: tasks read the artifact where it is, nothing is copied"
 		}
-		container := executor.Container
-		if container != nil && slices.Contains(stubImages, container.Image) {
-			problems.Add("deploymentSpec.executors."+label+".container.image", "%s stands for an operation on volume claims, which is not supported yet", container.Image).
-				Hint = "use the run's workspace (pipeline_config) to share files between steps"
-		}
 		for _, feature := range kfp.PlatformFeatures(pkg.Platform.Executor(label)) {
-			if honoured[feature] == "" {
-				problems.Add("platforms.kubernetes.deploymentSpec.executors."+label+"."+feature, "%s is not supported yet", feature).
-					Hint = "remove it, or run this pipeline on a cluster"
+			if hint := refused[feature]; hint != "" {
+				problems.Add("platforms.kubernetes.deploymentSpec.executors."+label+"."+feature, "%s is not supported", feature).Hint = hint
 			}
 		}
 	}
@@ -51,7 +44,7 @@ func (c *Controller) unsupported(pkg *kfp.Package) problem.List {
 }
 
 // applyPlatform gives a pod what its executor's platform settings ask for.
-func applyPlatform(pod *core.Pod, s *step) error {
+func (x *execution) applyPlatform(pod *core.Pod, s *step) error {
 	p := s.platform
 	if p == nil {
 		return nil
@@ -59,31 +52,36 @@ func applyPlatform(pod *core.Pod, s *step) error {
 	if p.ActiveDeadlineSeconds > 0 {
 		pod.Spec.ActiveDeadlineSeconds = &p.ActiveDeadlineSeconds
 	}
-	pod.Spec.Containers[0].ImagePullPolicy = p.ImagePullPolicy
+	// As on the cluster, whose pods tell these two of their run.
+	pod.Annotations = map[string]string{annotationRunName: x.run.Spec.DisplayName, annotationRunID: x.run.Name}
+	main := &pod.Spec.Containers[0]
+	main.ImagePullPolicy = p.ImagePullPolicy
+	if c := p.SecurityContext; c != nil {
+		main.SecurityContext = &core.SecurityContext{RunAsUser: c.RunAsUser, RunAsGroup: c.RunAsGroup, RunAsNonRoot: c.RunAsNonRoot}
+	}
 	if p.PodMetadata != nil {
 		for key, value := range p.PodMetadata.Labels {
 			if !strings.HasPrefix(key, "skiff.dev/") {
 				pod.Labels[key] = value
 			}
 		}
-		pod.Annotations = p.PodMetadata.Annotations
+		maps.Copy(pod.Annotations, p.PodMetadata.Annotations)
 	}
-	for i, dir := range p.EmptyDirMounts {
-		volume := core.Volume{Name: dir.VolumeName, EmptyDir: &core.EmptyDirVolume{}}
-		if volume.Name == "" {
-			volume.Name = fmt.Sprintf("empty-%d", i)
+	for i, ref := range p.ImagePullSecret {
+		name, err := x.platformName(s.n, ref.SecretNameParameter, ref.SecretName)
+		if err != nil {
+			return fmt.Errorf("imagePullSecret[%d]: %w", i, err)
 		}
-		if dir.Medium != nil {
-			volume.EmptyDir.Medium = *dir.Medium
+		if name != "" {
+			pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, core.LocalReference{Name: name})
 		}
-		if dir.SizeLimit != nil && *dir.SizeLimit != "" {
-			limit, err := core.ParseQuantity(*dir.SizeLimit)
-			if err != nil {
-				return fmt.Errorf("emptyDirMounts[%d].sizeLimit: %w", i, err)
-			}
-			volume.EmptyDir.SizeLimit = limit
+	}
+	for _, apply := range []func(*core.Pod, *step) error{
+		x.applyVariables, x.applyPlacement, x.applySettingVolumes, x.applyVolumes, x.applyInitContainers,
+	} {
+		if err := apply(pod, s); err != nil {
+			return err
 		}
-		mount(pod, volume, dir.MountPath, false)
 	}
 	return nil
 }

@@ -176,7 +176,8 @@ func (c *Controller) checkImages(ctx context.Context, pkg *kfp.Package) problem.
 	asked := map[string]bool{}
 	for _, label := range sortedKeys(pkg.Spec.DeploymentSpec.Executors) {
 		container := pkg.Spec.DeploymentSpec.Executors[label].Container
-		if container == nil || strings.Contains(container.Image, "{{") || asked[container.Image] {
+		if container == nil || strings.Contains(container.Image, "{{") || asked[container.Image] ||
+			container.Image == createClaimImage || container.Image == deleteClaimImage {
 			continue
 		}
 		asked[container.Image] = true

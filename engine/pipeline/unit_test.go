@@ -310,9 +310,9 @@ func TestUnsupported(t *testing.T) {
 	if len(all) < 20 {
 		t.Fatalf("%d fields of the published message, want 20 at least", len(all))
 	}
-	for name := range honoured {
+	for name := range refused {
 		if all[name] == nil {
-			t.Errorf("%s is honoured and no field of the message", name)
+			t.Errorf("%s is refused and no field of the message", name)
 		}
 	}
 	for name, config := range all {
@@ -322,11 +322,11 @@ func TestUnsupported(t *testing.T) {
 		}
 		problems := c.unsupported(pkg)
 		switch {
-		case honoured[name] != "" && len(problems) > 0:
+		case refused[name] == "" && len(problems) > 0:
 			t.Errorf("%s is honoured and refused: %v", name, problems)
-		case honoured[name] == "" && len(problems) != 1:
+		case refused[name] != "" && len(problems) != 1:
 			t.Errorf("%s is not honoured, and there are %d problems", name, len(problems))
-		case honoured[name] == "" && (!strings.Contains(problems.Error(), "exec-a."+name) || problems[0].Hint == ""):
+		case refused[name] != "" && (!strings.Contains(problems.Error(), "exec-a."+name) || problems[0].Hint == ""):
 			t.Errorf("%s: %v", name, problems)
 		}
 	}
@@ -334,8 +334,6 @@ func TestUnsupported(t *testing.T) {
 		executor kfp.ExecutorSpec
 		want     string
 	}{
-		{kfp.ExecutorSpec{Container: &kfp.ContainerSpec{Image: "argostub/createpvc"}}, "exec-a.container.image"},
-		{kfp.ExecutorSpec{Container: &kfp.ContainerSpec{Image: "argostub/deletepvc"}}, "exec-a.container.image"},
 		{kfp.ExecutorSpec{Importer: &kfp.ImporterSpec{DownloadToWorkspace: true}}, "downloadToWorkspace"},
 		{kfp.ExecutorSpec{Importer: &kfp.ImporterSpec{}}, ""},
 		{kfp.ExecutorSpec{Container: &kfp.ContainerSpec{Image: "argostub/other"}}, ""},
@@ -349,6 +347,7 @@ func TestUnsupported(t *testing.T) {
 }
 
 func TestApplyPlatform(t *testing.T) {
+	x := &execution{run: &skiff.Run{ObjectMeta: core.ObjectMeta{Name: "r"}, Spec: skiff.RunSpec{DisplayName: "shown"}}}
 	medium, size, bad := "Memory", "64Mi", "many"
 	newPod := func() *core.Pod {
 		return &core.Pod{
@@ -357,10 +356,10 @@ func TestApplyPlatform(t *testing.T) {
 		}
 	}
 	pod := newPod()
-	if err := applyPlatform(pod, &step{}); err != nil || !reflect.DeepEqual(pod, newPod()) {
+	if err := x.applyPlatform(pod, &step{}); err != nil || !reflect.DeepEqual(pod, newPod()) {
 		t.Errorf("without settings: %v, %+v", err, pod)
 	}
-	err := applyPlatform(pod, &step{platform: &kfp.KubernetesExecutorConfig{
+	err := x.applyPlatform(pod, &step{platform: &kfp.KubernetesExecutorConfig{
 		ActiveDeadlineSeconds: 60, ImagePullPolicy: "Always", Tolerations: []kfp.Toleration{{Key: "gpu"}},
 		PodMetadata: &kfp.PodMetadata{
 			Labels:      map[string]string{"team": "a", core.LabelRun: "forged", "skiff.dev/other": "x"},
@@ -378,17 +377,18 @@ func TestApplyPlatform(t *testing.T) {
 	seconds := int64(60)
 	want := newPod()
 	want.Labels["team"] = "a"
-	want.Annotations = map[string]string{"note": "b"}
+	want.Annotations = map[string]string{"note": "b", annotationRunName: "shown", annotationRunID: "r"}
 	want.Spec.ActiveDeadlineSeconds = &seconds
 	want.Spec.Volumes = []core.Volume{
 		{Name: "empty-0", EmptyDir: &core.EmptyDirVolume{Medium: "Memory", SizeLimit: limit}}, {Name: "tmp", EmptyDir: &core.EmptyDirVolume{}},
 	}
+	want.Spec.Tolerations = []core.Toleration{{Key: "gpu"}}
 	want.Spec.Containers[0].ImagePullPolicy = "Always"
 	want.Spec.Containers[0].VolumeMounts = []core.VolumeMount{{Name: "empty-0", MountPath: "/cache"}, {Name: "tmp", MountPath: "/tmp2"}}
 	if a, b := asJSON(t, want), asJSON(t, pod); a != b {
 		t.Errorf("pod (-want +got):\n%s", cmp.Diff(a, b))
 	}
-	err = applyPlatform(newPod(), &step{platform: &kfp.KubernetesExecutorConfig{EmptyDirMounts: []kfp.EmptyDirMount{{MountPath: "/x", SizeLimit: &bad}}}})
+	err = x.applyPlatform(newPod(), &step{platform: &kfp.KubernetesExecutorConfig{EmptyDirMounts: []kfp.EmptyDirMount{{MountPath: "/x", SizeLimit: &bad}}}})
 	if err == nil || !strings.Contains(err.Error(), "emptyDirMounts[0].sizeLimit") {
 		t.Errorf("a size that is none: %v", err)
 	}

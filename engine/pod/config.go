@@ -1,9 +1,12 @@
 package pod
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -72,9 +75,6 @@ type Config struct {
 	StateDir string
 	// Volumes may be nil: then such volumes are refused.
 	Volumes Volumes
-	// Auths finds registry credentials (see runtime.ImageRequest) for a pod's
-	// imagePullSecrets; nil means none are known here.
-	Auths func(ctx context.Context, namespace string, secrets []core.LocalReference) (map[string]string, error)
 	// Launchers reads logs; nil means one of the controller's own.
 	Launchers *host.Host
 	Logger    *slog.Logger
@@ -83,6 +83,11 @@ type Config struct {
 	// ClampCPUMilli and ClampMemoryBytes are what the machine really has:
 	// limits beyond it are lowered to it. 0 leaves limits as they are.
 	ClampCPUMilli, ClampMemoryBytes int64
+	// NodeName and NodeIP are what pods are told of the machine: its host name
+	// and the loopback address by default. NodeLabels, beside the published ones
+	// that every node has, are what node selectors are compared with.
+	NodeName, NodeIP string
+	NodeLabels       map[string]string
 	// Env and Mounts are given to every container before its own: the node's
 	// trust bundle, proxy and package index settings.
 	Env    []string
@@ -120,6 +125,15 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.NodeName == "" {
+		if c.NodeName, err = os.Hostname(); err != nil {
+			c.NodeName = "localhost"
+		}
+	}
+	c.NodeIP = cmp.Or(c.NodeIP, "127.0.0.1")
+	labels := nodeLabels(c.NodeName)
+	maps.Copy(labels, c.NodeLabels)
+	c.NodeLabels = labels
 	setDefault(&c.StartParallelism, DefaultStartParallelism)
 	setDefault(&c.ImageTries, DefaultImageTries)
 	setDefault(&c.ImageBackoff, DefaultImageBackoff)

@@ -214,7 +214,7 @@ func (r *run) forget(u *unit) {
 
 // launch hands the command over, after recording that it is about to.
 func (r *run) launch(ctx context.Context, u *unit) error {
-	cmd, err := r.command(u)
+	cmd, err := r.command(ctx, u)
 	if err != nil {
 		return &ending{reason: ReasonConfig, message: err.Error()}
 	}

@@ -135,6 +135,11 @@ func (c *Controller) Run(ctx context.Context) error {
 		}
 	})
 	c.spawn(func() { c.sweepFolders(ctx) })
+	c.spawn(func() {
+		if err := c.tendClaims(ctx); err != nil {
+			cancel(err)
+		}
+	})
 	close(c.ready)
 	c.serve(ctx)
 	return ended(ctx, nil)

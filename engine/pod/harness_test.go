@@ -50,7 +50,7 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 
 func openRig(t tb, dir string, w *world, change func(*Config)) *rig {
 	t.Helper()
-	s, err := store.Open(context.Background(), store.Config{Path: filepath.Join(dir, "skiff.db"), Kinds: []store.Kind{Kind()}})
+	s, err := store.Open(context.Background(), store.Config{Path: filepath.Join(dir, "skiff.db"), Kinds: Kinds()})
 	if err != nil {
 		t.Fatalf("open store: %v", err)
 	}

@@ -71,13 +71,11 @@ func (r *run) fetch(ctx context.Context, req runtime.ImageRequest) (runtime.Imag
 		// tag, each time; a workstation may be offline.
 		req.Policy = runtime.PullIfNotPresent
 	}
-	if r.c.cfg.Auths != nil && len(p.Spec.ImagePullSecrets) > 0 {
-		auths, err := r.c.cfg.Auths(ctx, p.Namespace, p.Spec.ImagePullSecrets)
-		if err != nil {
-			return runtime.Image{}, &ending{reason: ReasonConfig, message: "imagePullSecrets: " + err.Error()}
-		}
-		req.Auths = auths
+	auths, missed, err := r.c.pullAuths(ctx, p)
+	if err != nil {
+		return runtime.Image{}, err
 	}
+	req.Auths = auths
 	backoff := r.c.cfg.ImageBackoff
 	for try := 1; ; try++ {
 		image, err := r.pull(ctx, req)
@@ -98,9 +96,9 @@ func (r *run) fetch(ctx context.Context, req runtime.ImageRequest) (runtime.Imag
 		case errors.Is(err, runtime.ErrUnavailable):
 			try = 0 // not the image's fault
 		case try >= r.c.cfg.ImageTries:
-			return runtime.Image{}, &ending{reason: ReasonErrImagePull, message: fmt.Sprintf("image %s could not be had in %d tries: %s", req.Ref, try, withHint(err))}
+			return runtime.Image{}, &ending{reason: ReasonErrImagePull, message: fmt.Sprintf("image %s could not be had in %d tries: %s%s", req.Ref, try, withHint(err), missed)}
 		}
-		if err := r.say(ctx, ReasonImageBackOff, fmt.Sprintf("image %s: %v; next try in %s", req.Ref, err, backoff)); err != nil {
+		if err := r.say(ctx, ReasonImageBackOff, fmt.Sprintf("image %s: %v; next try in %s%s", req.Ref, err, backoff, missed)); err != nil {
 			return runtime.Image{}, err
 		}
 		if err := sleep(ctx, backoff); err != nil {

@@ -5,8 +5,14 @@ import (
 	"github.com/skiff-ml/skiff/store"
 )
 
-// KindName is the name under which the store keeps pods.
-const KindName = "pods"
+// KindName is the name under which the store keeps pods; the others are what
+// pods refer to.
+const (
+	KindName   = "pods"
+	Secrets    = "secrets"
+	ConfigMaps = "configmaps"
+	Claims     = "persistentvolumeclaims"
+)
 
 // Indexes of the kind.
 const (
@@ -27,6 +33,16 @@ const active = "active"
 
 // Finalizer keeps a pod in the store until its containers and its folder are gone.
 const Finalizer = core.PodFinalizer
+
+// Kinds declares to the store pods and what they refer to.
+func Kinds() []store.Kind {
+	return []store.Kind{
+		Kind(),
+		{Name: Secrets, New: func() core.Object { return new(core.Secret) }, Sealed: true},
+		{Name: ConfigMaps, New: func() core.Object { return new(core.ConfigMap) }},
+		{Name: Claims, New: func() core.Object { return new(core.PersistentVolumeClaim) }},
+	}
+}
 
 // Kind declares pods to the store.
 func Kind() store.Kind {

@@ -23,7 +23,7 @@ func newProcessRig(t testing.TB) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	launcher := launchtest.Build(t)
-	s, err := store.Open(t.Context(), store.Config{Path: filepath.Join(dir, "skiff.db"), Kinds: []store.Kind{Kind()}})
+	s, err := store.Open(t.Context(), store.Config{Path: filepath.Join(dir, "skiff.db"), Kinds: Kinds()})
 	if err != nil {
 		t.Fatal(err)
 	}

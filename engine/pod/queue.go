@@ -244,7 +244,7 @@ func (c *Controller) admit(ctx context.Context, batch []admission) {
 	now := c.now()
 	list := make([]amendment, len(batch))
 	for i, a := range batch {
-		list[i] = amendment{a.run.pod(), func(p *core.Pod) error { return admitted(p, a.grant, now) }}
+		list[i] = amendment{a.run.pod(), func(p *core.Pod) error { return admitted(p, a.grant, c.unmatched(p), now) }}
 	}
 	pods, err := c.amend(ctx, list...)
 	switch {
@@ -277,8 +277,8 @@ func (c *Controller) admit(ctx context.Context, batch []admission) {
 	}
 }
 
-// admitted records a grant in the pod.
-func admitted(p *core.Pod, g scheduler.Grant, now time.Time) error {
+// admitted records a grant in the pod, with a note for people.
+func admitted(p *core.Pod, g scheduler.Grant, note string, now time.Time) error {
 	if stopAsked(p) != nil || p.Status.Phase.Terminal() || p.Status.Claim != nil || gated(p) {
 		return errMoot
 	}
@@ -286,12 +286,12 @@ func admitted(p *core.Pod, g scheduler.Grant, now time.Time) error {
 		p.Finalizers = append(p.Finalizers, Finalizer)
 	}
 	p.Status.Phase = core.PodPending
-	p.Status.Reason, p.Status.Message = "", ""
+	p.Status.Reason, p.Status.Message = "", note
 	p.Status.StartTime = now.UTC()
 	p.Status.Claim = &core.Claim{
 		CPUMilli: g.CPUMilli, MemoryBytes: g.Memory, GPUs: g.GPUs, Pools: g.Pools, HostPorts: g.HostPorts, GrantedAt: now.UTC(),
 	}
-	setCondition(p, "PodScheduled", true, "", "", now)
+	setCondition(p, "PodScheduled", true, "", note, now)
 	return nil
 }
 
@@ -439,6 +439,9 @@ func check(spec *core.PodSpec) error {
 			}
 			names = append(names, name)
 		}
+	}
+	if err := lookable(spec); err != nil {
+		return err
 	}
 	if s := spec.ActiveDeadlineSeconds; s != nil && *s < 0 {
 		return fmt.Errorf("spec.activeDeadlineSeconds: must not be negative, is %d", *s)

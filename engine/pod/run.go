@@ -13,6 +13,7 @@ import (
 	"github.com/skiff-ml/skiff/runtime"
 	"github.com/skiff-ml/skiff/runtime/launch"
 	"github.com/skiff-ml/skiff/scheduler"
+	"github.com/skiff-ml/skiff/store"
 )
 
 // Why a run's work is broken off.
@@ -35,6 +36,7 @@ type run struct {
 	// finalized: this run has removed all that the deleted pod left.
 	finalized bool
 	seen      map[string]runtime.Container // by container name
+	settings  map[store.Key]setting        // read so far
 	bell      chan struct{}
 	cancel    context.CancelCauseFunc // of the work; nil before it begins
 
@@ -226,6 +228,9 @@ func (r *run) work(outer context.Context) (*ending, error) {
 	if err := makePodDir(r.dir); err != nil {
 		return nil, &ending{reason: ReasonConfig, message: "make the pod's folder: " + err.Error(), infrastructure: true}
 	}
+	if err := r.checkSettings(ctx); err != nil {
+		return nil, err
+	}
 	if err := r.prepareImages(ctx); err != nil {
 		return nil, err
 	}
@@ -412,7 +417,7 @@ func (r *run) recordRunning(ctx context.Context) error {
 	}
 	now := r.c.now()
 	err := r.amend(ctx, func(p *core.Pod) error {
-		p.Status.Phase, p.Status.Reason, p.Status.Message = core.PodRunning, "", ""
+		p.Status.Phase, p.Status.Reason, p.Status.Message = core.PodRunning, "", r.c.unmatched(p)
 		for _, u := range r.units {
 			setContainerStatus(p, r.containerStatus(u))
 			if con, known := r.state(u); known && con.IP != "" {

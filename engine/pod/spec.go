@@ -179,10 +179,13 @@ func (r *run) mount(ctx context.Context, p *core.Pod, v core.Volume, vm core.Vol
 	case v.EmptyDir != nil && v.EmptyDir.Medium == "Memory" && mountCount(p, v.Name) == 1 && vm.SubPath == "":
 		m.Memory, m.Size = true, v.EmptyDir.SizeLimit.Value()
 		return m, nil
-	case v.EmptyDir != nil:
+	case v.EmptyDir != nil, v.Ephemeral != nil:
 		m.HostPath, err = r.scratch(v.Name)
+	case v.Secret != nil, v.ConfigMap != nil:
+		m.ReadOnly = true // as published, whatever the mount says
+		m.HostPath, err = r.settingFolder(ctx, &v)
 	case v.PersistentVolumeClaim != nil:
-		m.HostPath, err = r.c.backend.EnsureVolume(ctx, p.Namespace, v.PersistentVolumeClaim.ClaimName)
+		m.HostPath, err = r.claimFolder(ctx, v.PersistentVolumeClaim)
 		m.ReadOnly = m.ReadOnly || v.PersistentVolumeClaim.ReadOnly
 	case v.Image != nil:
 		m.ReadOnly = true // as published, whatever the mount says
@@ -273,9 +276,13 @@ func subPath(volume, sub string, readOnly bool) (string, error) {
 
 // command is what the launcher is given. The pod's outputs, directories and
 // links belong to its first container.
-func (r *run) command(u *unit) (launch.Command, error) {
+func (r *run) command(ctx context.Context, u *unit) (launch.Command, error) {
 	p, c := r.pod(), u.container
-	env, lookup := environment(c.Env)
+	vars, err := r.variables(ctx, u)
+	if err != nil {
+		return launch.Command{}, err
+	}
+	env, lookup := environment(vars)
 	cmd := launch.Command{ID: u.name, Env: env, Dir: cmp.Or(c.WorkingDir, u.image.WorkingDir), Grace: grace(p)}
 	own, ext := c.Command, p.Spec.Skiff
 	first := !u.init && c.Name == p.Spec.Containers[0].Name

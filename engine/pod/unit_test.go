@@ -191,7 +191,7 @@ func TestCommand(t *testing.T) {
 			u := r.main[0]
 			u.image = tt.image
 			u.image.PipSatisfied = tt.pip
-			got, err := r.command(u)
+			got, err := r.command(t.Context(), u)
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Errorf("err = %v", err)
@@ -226,7 +226,7 @@ func TestContainerSpec(t *testing.T) {
 	p.Spec.Volumes = []core.Volume{
 		{Name: "root", Artifact: &core.ArtifactVolume{}},
 		{Name: "out", Artifact: &core.ArtifactVolume{Key: "r/t"}},
-		{Name: "claim", PersistentVolumeClaim: &core.PersistentVolumeClaim{ClaimName: "data", ReadOnly: true}},
+		{Name: "claim", PersistentVolumeClaim: &core.PersistentVolumeClaimVolume{ClaimName: "data", ReadOnly: true, Skiff: &core.ClaimVolumeExtension{Implicit: true}}},
 		{Name: "shm", EmptyDir: &core.EmptyDirVolume{Medium: "Memory", SizeLimit: quantities(t, "m", "1Gi")["m"]}},
 		{Name: "tmp", EmptyDir: &core.EmptyDirVolume{}},
 	}

@@ -14,10 +14,8 @@ var volumeName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
 // EnsureVolume makes the folder behind a claim, open to any user inside: it
 // lies below folders that only the daemon can enter.
 func (b *Backend) EnsureVolume(_ context.Context, namespace, name string) (string, error) {
-	for _, n := range []string{namespace, name} {
-		if !volumeName.MatchString(n) {
-			return "", fmt.Errorf("make volume %s/%s: %q is not a name of lower-case letters, digits, '-' and '.'", namespace, name, n)
-		}
+	if err := checkVolumeName(namespace, name); err != nil {
+		return "", fmt.Errorf("make volume %s/%s: %w", namespace, name, err)
 	}
 	parent := b.cfg.volumeDir(namespace)
 	if err := os.MkdirAll(parent, 0o700); err != nil {
@@ -35,4 +33,33 @@ func (b *Backend) EnsureVolume(_ context.Context, namespace, name string) (strin
 		return "", fmt.Errorf("make volume %s/%s: %w", namespace, name, err)
 	}
 	return dir, nil
+}
+
+func checkVolumeName(namespace, name string) error {
+	for _, n := range []string{namespace, name} {
+		if !volumeName.MatchString(n) {
+			return fmt.Errorf("%q is not a name of lower-case letters, digits, '-' and '.'", n)
+		}
+	}
+	return nil
+}
+
+// RemoveVolume removes the folder behind a claim. Where containers left folders
+// of other owners in it, the engine hands them over first.
+func (b *Backend) RemoveVolume(ctx context.Context, namespace, name string) error {
+	doing := fmt.Sprintf("remove volume %s/%s", namespace, name)
+	if err := checkVolumeName(namespace, name); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	dir := filepath.Join(b.cfg.volumeDir(namespace), name)
+	err := os.RemoveAll(dir)
+	if errors.Is(err, os.ErrPermission) {
+		if err = b.Reclaim(ctx, dir, os.Geteuid(), os.Getegid()); err == nil {
+			err = os.RemoveAll(dir)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return nil
 }

@@ -263,3 +263,14 @@ func (b *Backend) EnsureVolume(ctx context.Context, namespace, name string) (str
 	err := b.call(ctx, "EnsureVolume", name, func() error { return os.MkdirAll(dir, 0o750) })
 	return dir, err
 }
+
+// RemoveVolume removes such a folder.
+func (b *Backend) RemoveVolume(ctx context.Context, namespace, name string) error {
+	for _, part := range []string{namespace, name} {
+		if part == "" || part[0] == '.' || strings.ContainsAny(part, "/\x00") {
+			return fmt.Errorf("remove volume %s/%s: %q is not a name", namespace, name, part)
+		}
+	}
+	dir := filepath.Join(b.cfg.World.volumes, namespace, name)
+	return b.call(ctx, "RemoveVolume", name, func() error { return os.RemoveAll(dir) })
+}

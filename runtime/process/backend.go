@@ -129,6 +129,20 @@ func (b *Backend) EnsureVolume(_ context.Context, namespace, name string) (strin
 	return dir, nil
 }
 
+// RemoveVolume removes such a folder. Containers run as this process's user, or
+// this process is root, so it may.
+func (b *Backend) RemoveVolume(_ context.Context, namespace, name string) error {
+	for _, part := range []string{namespace, name} {
+		if !plainName(part) {
+			return fmt.Errorf("remove volume %s/%s: %q is not a name", namespace, name, part)
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(b.cfg.StateDir, "volumes", namespace, name)); err != nil {
+		return fmt.Errorf("remove volume %s/%s: %w", namespace, name, err)
+	}
+	return nil
+}
+
 // Dial connects to a port on this machine's loopback: containers share its network.
 func (b *Backend) Dial(ctx context.Context, id string, port int) (net.Conn, error) {
 	c, err := b.find(id)

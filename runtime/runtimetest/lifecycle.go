@@ -384,6 +384,30 @@ func testEnsureVolume(f *fixture) {
 	}
 }
 
+func testRemoveVolume(f *fixture) {
+	path, err := f.b.EnsureVolume(f.ctx(), "team", "gone")
+	f.check("ensure volume", err)
+	kept, err := f.b.EnsureVolume(f.ctx(), "team", "kept")
+	f.check("ensure volume", err)
+	f.check("make a folder", os.MkdirAll(filepath.Join(path, "a", "b"), 0o700))
+	f.check("write", os.WriteFile(filepath.Join(path, "a", "b", "x"), []byte("1"), 0o600))
+	f.check("link out", os.Symlink(kept, filepath.Join(path, "link")))
+	f.check("write", os.WriteFile(filepath.Join(kept, "x"), []byte("1"), 0o600))
+	f.check("remove volume", f.b.RemoveVolume(f.ctx(), "team", "gone"))
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		f.Errorf("it is still there: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(kept, "x")); err != nil {
+		f.Errorf("what a link led to is gone, too: %v", err)
+	}
+	f.check("remove it again", f.b.RemoveVolume(f.ctx(), "team", "gone"))
+	for _, bad := range []string{"", "..", "a/b"} {
+		if f.b.RemoveVolume(f.ctx(), "team", bad) == nil || f.b.RemoveVolume(f.ctx(), bad, "kept") == nil {
+			f.Errorf("%q was taken for a name", bad)
+		}
+	}
+}
+
 func testLogOfOneLine(f *fixture) {
 	s := f.spec()
 	f.run(s, action("a", "say", "hello there"))

@@ -37,6 +37,7 @@ func Run(t *testing.T, newHarness func(t *testing.T) *Harness) {
 		{"StopCreated", anything, testStopCreated},
 		{"RemoveKeepsPodDir", anything, testRemove},
 		{"EnsureVolume", anything, testEnsureVolume},
+		{"RemoveVolume", anything, testRemoveVolume},
 		{"LogOfOneLine", anything, testLogOfOneLine},
 		{"Lost", anything, testLost},
 		{"AdoptRunning", restarts, testAdoptRunning},

@@ -45,6 +45,12 @@ type (
 
 func (r *Resource) discovery() apiResource {
 	verbs := []string{"get", "list", "watch"}
+	if r.Create != nil {
+		verbs = append(verbs, "create")
+	}
+	if r.Replaceable {
+		verbs = append(verbs, "update")
+	}
 	if r.Removable != nil {
 		verbs = append(verbs, "delete")
 	}

@@ -68,6 +68,12 @@ func (a *API) Routes() []route.Route {
 		routes[len(routes)-1].Stream = true
 		routes[len(routes)-2].Stream = true
 		add(http.MethodGet, one, "get", func(w http.ResponseWriter, req *http.Request) { a.get(w, req, r) })
+		if r.Create != nil {
+			add(http.MethodPost, collection, "create", func(w http.ResponseWriter, req *http.Request) { a.create(w, req, r) }, jsonType)
+		}
+		if r.Replaceable {
+			add(http.MethodPut, one, "update", func(w http.ResponseWriter, req *http.Request) { a.replace(w, req, r) }, jsonType)
+		}
 		if r.Removable != nil {
 			add(http.MethodDelete, one, "delete", func(w http.ResponseWriter, req *http.Request) { a.delete(w, req, r) }, jsonType)
 		}
@@ -91,6 +97,9 @@ func (r *Resource) named(err error, name string) error {
 	case "NotFound":
 		return &Error{Code: status.Code, Reason: status.Reason, Details: details,
 			Message: fmt.Sprintf("%s %q not found", r.QualifiedName(), name)}
+	case "AlreadyExists":
+		return &Error{Code: status.Code, Reason: status.Reason, Details: details,
+			Message: fmt.Sprintf("%s %q already exists", r.QualifiedName(), name)}
 	case "Conflict":
 		return &Error{Code: status.Code, Reason: status.Reason, Details: details,
 			Message: fmt.Sprintf("Operation cannot be fulfilled on %s %q: %v", r.QualifiedName(), name, err)}

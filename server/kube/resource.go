@@ -31,9 +31,18 @@ type Resource struct {
 	// metadata.namespace.
 	Fields  map[string]Field
 	Columns []Column
+	// Create fills a new object's defaults in and checks it; nil means that
+	// clients may not make objects of the kind.
+	Create func(core.Object) error
 	// Patch checks a change that a client asked for, comparing the object
-	// before and after; nil means that clients may not change the kind.
+	// before and after, whose defaults it may fill in; nil means that clients
+	// may not change the kind.
 	Patch func(before, after core.Object) error
+	// Replaceable kinds can also be written as a whole (PUT), held to Patch.
+	Replaceable bool
+	// Shown is what of an object tables hold beside their cells; nil means
+	// everything.
+	Shown func(core.Object) core.Object
 	// Removable says whether an object may be deleted as it is now; nil means
 	// that clients may not delete the kind.
 	Removable func(core.Object) error
@@ -101,7 +110,7 @@ const skiffGroup, skiffVersion = "skiff.dev", "v1alpha1"
 
 // Resources is everything that is served. A kind is declared here alone.
 func Resources() []Resource {
-	return []Resource{runs(), tasks(), artifacts(), pods()}
+	return []Resource{runs(), tasks(), artifacts(), pods(), secrets(), configMaps(), claims()}
 }
 
 func runs() Resource {

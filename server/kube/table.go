@@ -77,6 +77,9 @@ func (r *Resource) tableOf(objects []core.Object, include string, now time.Time)
 		for _, c := range r.Columns {
 			row.Cells = append(row.Cells, c.Value(obj, now))
 		}
+		if r.Shown != nil {
+			obj = r.Shown(obj)
+		}
 		var err error
 		switch include {
 		case "None":

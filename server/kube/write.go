@@ -69,7 +69,7 @@ func (a *API) patchOnce(req *http.Request, r *Resource, key store.Key, change ma
 	}
 	after := r.New()
 	if err := json.Unmarshal(merged, after); err != nil {
-		return nil, BadRequest("the patch does not fit %s: %v", r.Kind, err)
+		return nil, r.misfit(err)
 	}
 	if err := r.checkIdentity(before, after); err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func (a *API) patchOnce(req *http.Request, r *Resource, key store.Key, change ma
 	if err := r.Patch(before, after); err != nil {
 		return nil, err
 	}
-	if isTrue(req.URL.Query().Get("dryRun")) || req.URL.Query().Get("dryRun") == "All" {
+	if dryRun(req) {
 		return after, nil
 	}
 	if _, err := a.store.Commit(req.Context(), store.Op{Verb: store.Update, Kind: r.StoreKind, Object: after}); err != nil {

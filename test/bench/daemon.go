@@ -139,7 +139,7 @@ const (
 // fillState makes a state folder with finished runs, their tasks and pods.
 func fillState(ctx context.Context, state string, count int) (err error) {
 	s, err := store.Open(ctx, store.Config{
-		Path: filepath.Join(state, "skiff.db"), Kinds: append(pipeline.Kinds(), pod.Kind()),
+		Path: filepath.Join(state, "skiff.db"), Kinds: append(pipeline.Kinds(), pod.Kinds()...),
 	})
 	if err != nil {
 		return err

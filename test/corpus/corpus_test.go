@@ -72,7 +72,8 @@ func TestFeaturesAreCovered(t *testing.T) {
 		container-component env resources dynamic-resources accelerator image-placeholder image-entrypoint
 		executor-input ifpresent concat uri-placeholder metadata-placeholder importer importer-metadata
 		importer-reimport model-car resolver custom-job workspace notebook task-config timeout packages display-name
-		kubernetes-platform validation failure logs`)
+		kubernetes-platform secret-env secret-volume config-map volume-claim ephemeral-volume empty-dir shared-memory
+		pod-metadata field-path image-pull placement security-context init-container sidecar validation failure logs`)
 	have := map[string]bool{}
 	for _, p := range load(t) {
 		for _, feature := range p.Features {

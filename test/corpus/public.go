@@ -198,6 +198,14 @@ func refine(p *Pipeline, file string) {
 		"container_with_concat_placeholder.yaml", "container_with_placeholder_in_fstring.yaml":
 		// An image's own files, busybox's shell, and a program that only an image has.
 		c.Runtimes = []string{Docker}
+	case "security_context.yaml":
+		// In a container its user has no home, into which pip would put the
+		// version of the SDK that the file pins.
+		container := *c
+		c.Runtimes = []string{Process}
+		container.Name, container.Runtimes, container.State = "container", []string{Docker}, Failed
+		container.Logs = map[string]string{"print-greeting": "'/nonexistent'"}
+		p.Cases = append(p.Cases, container)
 	case "local_execution_pipeline_with_ignore_upstream_failure.yaml":
 		c.Tasks = map[string]Task{"fail-always": {State: Failed}, "write-marker": {State: Succeeded}}
 	case "pipeline_with_task_using_ignore_upstream_failure.yaml":

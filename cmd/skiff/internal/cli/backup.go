@@ -18,7 +18,9 @@ func (a *app) backupCommand() *cobra.Command {
 		Short: "Copy the state of a running daemon to a file, without stopping it",
 		Long: "Copy the state of a running daemon to a file, without stopping it.\n\n" +
 			"The file holds every object; artifacts and logs are files of their own in the\n" +
-			"state folder and are not in it.",
+			"state folder and are not in it. Secrets are in it as they lie in the state:\n" +
+			"encrypted. Their key is in no backup; keep a copy of STATE_DIR/secrets.key in a\n" +
+			"safe place of its own.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
@@ -55,18 +57,21 @@ func (a *app) backupCommand() *cobra.Command {
 }
 
 func (a *app) restoreCommand() *cobra.Command {
-	return &cobra.Command{
+	var withoutSecrets bool
+	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Put a backup in the place of the state; no daemon may be running",
 		Long: "Put a backup in the place of the state. The daemon must be stopped. The file is\n" +
-			"checked first, and the state that was there is kept beside it.",
+			"checked first, and the state that was there is kept beside it.\n\n" +
+			"Where the backup holds secrets, the key they were encrypted with must be in\n" +
+			"STATE_DIR/secrets.key; put the file there first. --without-secrets leaves them out.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := a.absStateDir()
 			if err != nil {
 				return err
 			}
-			kept, err := daemon.Restore(cmd.Context(), dir, args[0])
+			kept, err := daemon.Restore(cmd.Context(), dir, args[0], withoutSecrets)
 			if err != nil {
 				return err
 			}
@@ -77,6 +82,8 @@ func (a *app) restoreCommand() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&withoutSecrets, "without-secrets", false, "leave all secrets out: the way on where their key is lost")
+	return cmd
 }
 
 // storeCheckCommand is what the daemon starts before it opens a store: a

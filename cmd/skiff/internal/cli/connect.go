@@ -72,6 +72,16 @@ func (a *app) connect(ctx context.Context, cfg daemon.Config, background bool) (
 // inside this process answers from what the state folder holds. The caller
 // calls done.
 func (a *app) reader(ctx context.Context) (c *client.Client, done func(), err error) {
+	return a.borrow(ctx, true)
+}
+
+// writer is reader for a command that changes objects which nothing runs on
+// account of; it may be the first on a state folder.
+func (a *app) writer(ctx context.Context) (c *client.Client, done func(), err error) {
+	return a.borrow(ctx, false)
+}
+
+func (a *app) borrow(ctx context.Context, kept bool) (c *client.Client, done func(), err error) {
 	c, err = a.client()
 	if err != nil {
 		return nil, nil, err
@@ -81,7 +91,7 @@ func (a *app) reader(ctx context.Context) (c *client.Client, done func(), err er
 		return c, func() {}, nil
 	}
 	dir, dirErr := a.absStateDir()
-	if os.Getenv(envHost) != "" || !errors.Is(err, client.ErrNoDaemon) || dirErr != nil || !daemon.Kept(dir) {
+	if os.Getenv(envHost) != "" || !errors.Is(err, client.ErrNoDaemon) || dirErr != nil || (kept && !daemon.Kept(dir)) {
 		return nil, nil, err
 	}
 	cfg := daemon.Config{StateDir: dir, Version: a.version, Reading: true, Runtime: daemon.RuntimeProcess}

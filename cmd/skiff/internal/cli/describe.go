@@ -12,13 +12,14 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/cmd/skiff/internal/client"
 	"github.com/skiff-ml/skiff/server/view"
 )
 
 func (a *app) describeCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:               "describe RUN | RUN/TASK | pod/NAME | artifact/NAME",
+		Use:               "describe RUN | RUN/TASK | pod/NAME | artifact/NAME | secret/NAME | configmap/NAME",
 		Short:             "Show everything known of one object",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeLogs,
@@ -58,11 +59,16 @@ func (a *app) describeCommand() *cobra.Command {
 // described reads what a reference names.
 func (a *app) described(ctx context.Context, c *client.Client, ref string) (any, error) {
 	owner, rest, nested := strings.Cut(ref, "/")
-	for _, plural := range []string{"pods", "artifacts"} {
+	for _, plural := range []string{"pods", "artifacts", "configmaps"} {
 		if nested && (owner == plural || owner+"s" == plural) {
 			var object map[string]any
 			return object, a.getInto(ctx, c, plural, rest, &object)
 		}
+	}
+	if nested && (owner == "secret" || owner == "secrets") {
+		secret := &core.Secret{}
+		err := a.getInto(ctx, c, "secrets", rest, secret)
+		return secret.Redacted(), err
 	}
 	if nested && (owner == "run" || owner == "runs") {
 		owner, rest, nested = strings.Cut(rest, "/")

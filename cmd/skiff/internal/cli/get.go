@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/cmd/skiff/internal/client"
 	"github.com/skiff-ml/skiff/server/kube"
 	"github.com/skiff-ml/skiff/server/view"
@@ -36,15 +37,18 @@ type getOptions struct {
 func (a *app) getCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get",
-		Short: "Show runs, tasks, pods or artifacts",
+		Short: "Show runs, tasks, pods, artifacts, secrets or config maps",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	for plural, short := range map[string]string{
-		"runs":      "Show runs, newest first, or one run with its tasks, outputs and metrics",
-		"tasks":     "Show tasks, or one task (RUN/TASK)",
-		"pods":      "Show pods",
-		"artifacts": "Show artifacts",
+	for plural, short := range map[string]string{ //nolint:gosec // Help texts; none is a credential.
+		"runs":                   "Show runs, newest first, or one run with its tasks, outputs and metrics",
+		"tasks":                  "Show tasks, or one task (RUN/TASK)",
+		"pods":                   "Show pods",
+		"artifacts":              "Show artifacts",
+		"secrets":                "Show secrets: their names, types and keys, never their values",
+		"configmaps":             "Show config maps",
+		"persistentvolumeclaims": "Show volume claims",
 	} {
 		cmd.AddCommand(a.getKindCommand(plural, short))
 	}
@@ -55,7 +59,7 @@ func (a *app) getKindCommand(plural, short string) *cobra.Command {
 	singular := strings.TrimSuffix(plural, "s")
 	cmd := &cobra.Command{
 		Use:               plural + " [ID]",
-		Aliases:           []string{singular},
+		Aliases:           append([]string{singular}, kindAliases()[plural]...),
 		Short:             short,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.complete(plural),
@@ -79,6 +83,11 @@ func (a *app) getKindCommand(plural, short string) *cobra.Command {
 		return a.getList(cmd.Context(), c, plural, opts)
 	}
 	return cmd
+}
+
+// kindAliases are the short names that users of kubectl type.
+func kindAliases() map[string][]string {
+	return map[string][]string{"pods": {"po"}, "persistentvolumeclaims": {"pvc"}, "configmaps": {"cm"}}
 }
 
 func (a *app) getOne(ctx context.Context, c *client.Client, plural, name string, opts *getOptions) error {
@@ -115,7 +124,11 @@ func (a *app) getOne(ctx context.Context, c *client.Client, plural, name string,
 	if err := c.Get(ctx, kind, a.namespace, name, &object); err != nil {
 		return err
 	}
-	return a.printDocument(*opts.out, object)
+	shown, err := showable(plural, object)
+	if err != nil {
+		return err
+	}
+	return a.printDocument(*opts.out, shown)
 }
 
 func (a *app) getList(ctx context.Context, c *client.Client, plural string, opts *getOptions) error {
@@ -139,7 +152,13 @@ func (a *app) getList(ctx context.Context, c *client.Client, plural string, opts
 		if err != nil {
 			return err
 		}
-		items = append(items, page.Items...)
+		for _, item := range page.Items {
+			shown, err := showable(plural, item)
+			if err != nil {
+				return err
+			}
+			items = append(items, shown)
+		}
 		if !a.more(&list, page.Metadata.Continue, len(items), opts.limit, plural) {
 			break
 		}
@@ -152,6 +171,22 @@ func (a *app) getList(ctx context.Context, c *client.Client, plural string, opts
 		return a.printDocument(*opts.out, map[string]any{"items": documents})
 	}
 	return a.printDocument(*opts.out, map[string]any{"items": items})
+}
+
+// showable is an object as it may be printed: of a secret no value is.
+func showable(plural string, object json.RawMessage) (json.RawMessage, error) {
+	if plural != "secrets" {
+		return object, nil
+	}
+	secret := &core.Secret{}
+	if err := decode(object, secret); err != nil {
+		return nil, err
+	}
+	shown, err := json.Marshal(secret.Redacted())
+	if err != nil {
+		return nil, fmt.Errorf("encode the output: %w", err)
+	}
+	return shown, nil
 }
 
 // more prepares the next page, or says that there is one that was not asked for.

@@ -29,6 +29,7 @@ func kinds() map[string]Kind {
 	return map[string]Kind{
 		"runs": {skiffRoot, "runs"}, "tasks": {skiffRoot, "tasks"},
 		"artifacts": {skiffRoot, "artifacts"}, "pods": {"/api/v1", "pods"},
+		"persistentvolumeclaims": {"/api/v1", "persistentvolumeclaims"}, "secrets": {"/api/v1", "secrets"}, "configmaps": {"/api/v1", "configmaps"},
 	}
 }
 
@@ -101,6 +102,25 @@ func (c *Client) Table(ctx context.Context, kind Kind, name string, opts ListOpt
 // Get reads one object into a value.
 func (c *Client) Get(ctx context.Context, kind Kind, namespace, name string, into any) error {
 	return c.getJSON(ctx, kind.path(namespace, name), nil, into)
+}
+
+// Create makes an object and decodes it, as it is then, into itself. With
+// dryRun it is only checked.
+func (c *Client) Create(ctx context.Context, kind Kind, namespace string, object any, dryRun bool) error {
+	body, err := json.Marshal(object)
+	if err != nil {
+		return fmt.Errorf("encode the object: %w", err)
+	}
+	r := request{method: http.MethodPost, path: kind.path(namespace), body: body, contentType: "application/json"}
+	if dryRun {
+		r.query = url.Values{"dryRun": {"All"}}
+	}
+	return c.callJSON(ctx, r, object)
+}
+
+// Delete removes an object, or marks it where something must be cleared up first.
+func (c *Client) Delete(ctx context.Context, kind Kind, namespace, name string) error {
+	return c.copy(ctx, request{method: http.MethodDelete, path: kind.path(namespace, name)}, io.Discard)
 }
 
 // Event is one change.

@@ -20,7 +20,7 @@ func openStore(ctx context.Context, cfg Config) (*store.Store, error) {
 	}
 	config := store.Config{
 		Path: filepath.Join(cfg.StateDir, storeFile), Logger: cfg.Logger,
-		Kinds:     append(pipeline.Kinds(), pod.Kind()),
+		Kinds:     kinds(),
 		BackupDir: filepath.Join(cfg.StateDir, backupDir),
 	}
 	if cfg.Executable != "" {
@@ -29,11 +29,16 @@ func openStore(ctx context.Context, cfg Config) (*store.Store, error) {
 	return store.Open(ctx, config)
 }
 
+// kinds are all that the store keeps.
+func kinds() []store.Kind { return append(pipeline.Kinds(), pod.Kinds()...) }
+
 // Restore puts a backup in the place of the state; what was there is kept as
-// the path that is returned, empty where there was nothing.
-func Restore(ctx context.Context, stateDir, backup string) (kept string, err error) {
+// the path that is returned, empty where there was nothing. withoutSecrets
+// leaves secrets out, which without their key cannot be restored.
+func Restore(ctx context.Context, stateDir, backup string, withoutSecrets bool) (kept string, err error) {
 	return store.Restore(ctx, store.RestoreConfig{
 		Backup: backup, Path: filepath.Join(stateDir, storeFile), Replace: true,
+		Kinds: kinds(), WithoutSealed: withoutSecrets,
 	})
 }
 
