@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -42,10 +43,8 @@ func NewLoopback(cfg LoopbackConfig) (*Loopback, error) {
 	if err != nil {
 		return nil, fmt.Errorf("know callers on the loopback: %w", err)
 	}
-	users := map[uint32]string{uint32(os.Geteuid()): AdminUser} //nolint:gosec // Uids are unsigned to the kernel.
-	for uid, name := range cfg.Users {
-		users[uid] = name
-	}
+	users := map[uint32]string{uint32(os.Geteuid()): AdminUser}
+	maps.Copy(users, cfg.Users)
 	return &Loopback{users: users, holders: h}, nil
 }
 
@@ -87,7 +86,7 @@ func Probe(ctx context.Context) error {
 	}
 	defer func() { _ = conn.Close() }()
 	owner, err := ownerOf(addrPort(conn.LocalAddr()), addrPort(conn.RemoteAddr()))
-	if err == nil && owner.uid != uint32(os.Geteuid()) { //nolint:gosec // As above.
+	if err == nil && owner.uid != uint32(os.Geteuid()) {
 		err = fmt.Errorf("the kernel lists uid %d for a socket of uid %d", owner.uid, os.Geteuid())
 	}
 	if err != nil {

@@ -107,7 +107,7 @@ func parseDiag(reply []byte, local, remote netip.AddrPort) (socketOwner, error) 
 	}
 	body := reply[unix.SizeofNlMsghdr:]
 	if native.Uint16(reply[4:]) == unix.NLMSG_ERROR {
-		if errno := unix.Errno(-int32(native.Uint32(body))); errno != unix.ENOENT { //nolint:gosec // The kernel's negative errno.
+		if errno := unix.Errno(-int32(native.Uint32(body))); errno != unix.ENOENT {
 			return socketOwner{}, errno
 		}
 		return socketOwner{}, errNoSocket
