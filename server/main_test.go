@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -150,7 +152,7 @@ func newFixture(t *testing.T) *fixture {
 	})
 	r := &rooms{store: s, logs: map[string]string{}}
 	srv, err := server.New(server.Config{
-		Store: s, Pipelines: r, Logs: r, Node: r, Artifacts: r, AdminToken: token,
+		Store: s, Pipelines: r, Logs: r, Node: r, Artifacts: r, AdminToken: token, Peers: ports{},
 		Backup:  s.Backup,
 		Version: server.VersionInfo{Major: "1", Minor: "33", GitVersion: "test"},
 		Now:     func() time.Time { return now.Add(90 * time.Second) },
@@ -204,6 +206,48 @@ type caller struct {
 
 func bearer(text string) func(*http.Request) {
 	return func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+text) }
+}
+
+// ports plays the kernel's list of sockets: callers by the port that they come
+// from. The list itself is tested where it is read.
+type ports struct{}
+
+const (
+	portOfUser = iota + 4000
+	portOfGuest
+	portOfStranger
+)
+
+func (ports) Identify(_, client netip.AddrPort) (string, error) {
+	switch client.Port() {
+	case portOfUser:
+		return "admin", nil
+	case portOfGuest:
+		return "guest", nil
+	}
+	return "", errors.New("the connection belongs to another user")
+}
+
+// connFrom has only addresses.
+type connFrom struct {
+	net.Conn
+	port int
+}
+
+func (connFrom) LocalAddr() net.Addr    { return &net.TCPAddr{IP: net.IPv6loopback, Port: 7433} }
+func (c connFrom) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv6loopback, Port: c.port} }
+
+// from makes a request one that came on a connection from a port.
+func (f *fixture) from(port int) func(*http.Request) {
+	return func(r *http.Request) { *r = *r.WithContext(f.ConnContext(r.Context(), connFrom{port: port})) }
+}
+
+func header(name, value string) func(*http.Request) {
+	return func(r *http.Request) { r.Header.Set(name, value) }
+}
+
+func both(first, second func(*http.Request)) func(*http.Request) {
+	return func(r *http.Request) { first(r); second(r) }
 }
 
 // do sends one request the way net/http would deliver it.

@@ -38,6 +38,16 @@ func TestAccessMatrix(t *testing.T) {
 		{caller{"rebound name", func(r *http.Request) { bearer(token)(r); r.Host = "evil.example:7433" }}, func(string, bool) int { return http.StatusMisdirectedRequest }},
 		{caller{"name that ends like ours", func(r *http.Request) { bearer(token)(r); r.Host = "localhost.evil:7433" }}, func(string, bool) int { return http.StatusMisdirectedRequest }},
 		{caller{"name that holds our address", func(r *http.Request) { bearer(token)(r); r.Host = "127.0.0.1.nip.io" }}, func(string, bool) int { return http.StatusMisdirectedRequest }},
+		{caller{"user on the loopback", f.from(portOfUser)}, func(string, bool) int { return 0 }},
+		{caller{"user on the loopback with a wrong token", both(f.from(portOfUser), bearer("skf_wrong"))}, func(_ string, public bool) int { return unless(public, http.StatusUnauthorized) }},
+		{caller{"user on the loopback through a proxy", both(f.from(portOfUser), header("X-Forwarded-For", "127.0.0.1"))}, func(_ string, public bool) int { return unless(public, http.StatusUnauthorized) }},
+		{caller{"own page on the loopback", both(f.from(portOfUser), both(header("Sec-Fetch-Site", "same-origin"), header("Origin", "http://127.0.0.1:7433")))}, func(string, bool) int { return 0 }},
+		{caller{"foreign page on the loopback", both(f.from(portOfUser), header("Sec-Fetch-Site", "cross-site"))}, foreignPage},
+		{caller{"foreign origin on the loopback", both(f.from(portOfUser), header("Origin", "http://127.0.0.1:8888"))}, foreignPage},
+		{caller{"rebound name on the loopback", both(f.from(portOfUser), func(r *http.Request) { r.Host = "evil.example:7433" })}, func(string, bool) int { return http.StatusMisdirectedRequest }},
+		{caller{"user on the loopback without a role", f.from(portOfGuest)}, func(_ string, public bool) int { return unless(public, http.StatusForbidden) }},
+		{caller{"stranger on the loopback", f.from(portOfStranger)}, func(_ string, public bool) int { return unless(public, http.StatusUnauthorized) }},
+		{caller{"stranger on the loopback with the token", both(f.from(portOfStranger), bearer(token))}, func(string, bool) int { return 0 }},
 	}
 	routes := f.Routes()
 	if len(routes) < 20 {
@@ -71,6 +81,14 @@ func TestAccessMatrix(t *testing.T) {
 			})
 		}
 	}
+}
+
+// foreignPage has no identity where one is needed, and may change nothing.
+func foreignPage(method string, public bool) int {
+	if !public {
+		return http.StatusUnauthorized
+	}
+	return unless(method == http.MethodGet || method == http.MethodHead, http.StatusForbidden)
 }
 
 func unless(ok bool, code int) int {

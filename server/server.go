@@ -49,6 +49,8 @@ type Config struct {
 	Backup func(ctx context.Context, w io.Writer) error
 	// AdminToken is what clients on TCP show.
 	AdminToken string
+	// Peers knows callers on TCP that show no token; nil means that all must.
+	Peers auth.Peers
 	// Hosts are names besides the loopback's that requests may be addressed to.
 	Hosts   []string
 	Version VersionInfo
@@ -170,7 +172,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, authn: auth.NewAuthenticator(cfg.AdminToken), authz: auth.AdminOnly{}, web: auth.NewWeb(cfg.Hosts...), draining: make(chan struct{})}
+	s := &Server{cfg: cfg, authn: auth.NewAuthenticator(cfg.AdminToken, cfg.Peers), authz: auth.AdminOnly{}, web: auth.NewWeb(cfg.Hosts...), draining: make(chan struct{})}
 	s.routes = append(s.ownRoutes(), kube.New(kube.Config{Store: cfg.Store, Now: cfg.Now}).Routes()...)
 	s.handler = s.mount()
 	return s, nil
@@ -187,7 +189,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	server := &http.Server{
 		Handler:           s,
-		ConnContext:       auth.ConnContext,
+		ConnContext:       s.authn.ConnContext,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,

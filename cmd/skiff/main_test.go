@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,8 +38,13 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	examples, err := filepath.Abs("../../examples")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
+		Condition:           condition,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			// Sockets have short paths here as for users; a home of its own
@@ -46,6 +52,8 @@ func TestScripts(t *testing.T) {
 			env.Setenv("SKIFF_STATE_DIR", filepath.Join(env.WorkDir, "state"))
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("PIPELINES", pipelines)
+			env.Setenv("EXAMPLES", examples)
+			env.Setenv("KFP_VENV", kfpVenv())
 			env.Setenv("PATH", env.Getenv("PATH")+string(os.PathListSeparator)+os.Getenv("PATH"))
 			return nil
 		},
@@ -53,6 +61,37 @@ func TestScripts(t *testing.T) {
 			"await": await, "code": exitCode, "capture": capture, "match": match, "samelines": sameLines, "signal": sendSignal,
 		},
 	})
+}
+
+// condition knows "kfp": the SDK is there to compile with.
+func condition(name string) (bool, error) {
+	if name != "kfp" {
+		return false, fmt.Errorf("there is no condition %q", name)
+	}
+	_, err := os.Stat(filepath.Join(kfpVenv(), ".complete"))
+	return err == nil, nil
+}
+
+// kfpVenv is the environment that test/corpus/compile.sh makes, of the version
+// that it names, or the one that SKIFF_TEST_KFP_VENV names instead.
+func kfpVenv() string {
+	if named := os.Getenv("SKIFF_TEST_KFP_VENV"); named != "" {
+		return named
+	}
+	script, err := os.ReadFile("../../test/corpus/compile.sh")
+	if err != nil {
+		return ""
+	}
+	version := regexp.MustCompile(`(?m)^version=(\S+)$`).FindSubmatch(script)
+	base := os.Getenv("SKIFF_CACHE")
+	if base == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil || version == nil {
+			return ""
+		}
+		base = filepath.Join(cache, "skiff-dev")
+	}
+	return filepath.Join(base, "venv", "kfp-"+string(version[1]))
 }
 
 // limit is how long a script waits for what must come.

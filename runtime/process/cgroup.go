@@ -53,6 +53,21 @@ func findGroups(stateDir string) (*groups, error) {
 	return g, nil
 }
 
+// Contained reports whether the contents of a /proc/PID/cgroup are those of a
+// process in a container of this runtime, of whichever state folder.
+func Contained(cgroup string) bool {
+	for line := range strings.Lines(cgroup) {
+		parts := strings.Split(strings.TrimSpace(line), "/")
+		for i := 0; i+2 < len(parts); i++ {
+			_, err := hex.DecodeString(parts[i+1])
+			if parts[i] == "skiff" && len(parts[i+1]) == 8 && err == nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // ownGroup is this process's group in the unified hierarchy.
 func ownGroup(cgroup string) string {
 	for line := range strings.Lines(cgroup) {

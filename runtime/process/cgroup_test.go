@@ -37,3 +37,19 @@ func TestGroupsSurviveAnotherBackend(t *testing.T) {
 	}
 	daemon.leave()
 }
+
+func TestContained(t *testing.T) {
+	for cgroup, want := range map[string]bool{
+		"4:memory:/skiff/0a1b2c3d/c1\n0::/\n":                                    true,
+		"0::/user.slice/user-1000.slice/skiff.service/skiff/0a1b2c3d/c1/inner\n": true,
+		"0::/skiff/0a1b2c3d\n":                                                   false,
+		"0::/skiff/notahash/c1\n":                                                false,
+		"0::/system.slice/skiff.service\n":                                       false,
+		"0::/user.slice/skiff-daemon/0a1b2c3d/more\n":                            false,
+		"": false,
+	} {
+		if Contained(cgroup) != want {
+			t.Errorf("%q: want %v", cgroup, want)
+		}
+	}
+}

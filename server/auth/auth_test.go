@@ -80,7 +80,7 @@ func TestUnusableTokenFiles(t *testing.T) {
 // TestSocketPeer: the daemon's own user needs no token on its socket, but a
 // token that is sent and wrong is refused even there.
 func TestSocketPeer(t *testing.T) {
-	authn := auth.NewAuthenticator("skf_right")
+	authn := auth.NewAuthenticator("skf_right", nil)
 	var got auth.Identity
 	var gotErr error
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -93,7 +93,7 @@ func TestSocketPeer(t *testing.T) {
 	}
 	_ = server.Listener.Close()
 	server.Listener = listener
-	server.Config.ConnContext = auth.ConnContext
+	server.Config.ConnContext = authn.ConnContext
 	server.Start()
 	defer server.Close()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) }}}

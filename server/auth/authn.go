@@ -3,6 +3,8 @@ package auth
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"net/http"
 	"strings"
 )
@@ -15,7 +17,7 @@ var ErrUnauthenticated = errors.New("no valid credentials; send the header \"Aut
 type Identity struct {
 	// User is the name that roles are bound to.
 	User string
-	// Via says how they proved it: "token" or "socket".
+	// Via says how they proved it: "token", "socket" or "loopback".
 	Via string
 }
 
@@ -39,11 +41,19 @@ func IdentityFrom(ctx context.Context) (Identity, bool) {
 // Authenticator turns a request into an identity.
 type Authenticator struct {
 	admin tokenHash
+	peers Peers
 }
 
-// NewAuthenticator knows the administrator by their token.
-func NewAuthenticator(adminToken string) *Authenticator {
-	return &Authenticator{admin: hashToken(adminToken)}
+// NewAuthenticator knows the administrator by their token, and callers on TCP
+// by what peers says of their connections; nil means that they need a token.
+func NewAuthenticator(adminToken string, peers Peers) *Authenticator {
+	return &Authenticator{admin: hashToken(adminToken), peers: peers}
+}
+
+// ConnContext is for http.Server's field of that name: it notes on each
+// connection what is to be known of its other end.
+func (a *Authenticator) ConnContext(ctx context.Context, c net.Conn) context.Context {
+	return withTCPPeer(withUnixPeer(ctx, c), a.peers, c)
 }
 
 // Authenticate says who sent r. A token that is sent decides alone: a wrong one
@@ -56,8 +66,21 @@ func (a *Authenticator) Authenticate(r *http.Request) (Identity, error) {
 		}
 		return Identity{}, ErrUnauthenticated
 	}
-	if peer, ok := peerFrom(r.Context()); ok && peer.trusted {
+	p, onSocket := peerFrom(r.Context())
+	find, onTCP := r.Context().Value(tcpPeerKey{}).(identify)
+	if (!onSocket || !p.trusted) && !onTCP {
+		return Identity{}, ErrUnauthenticated
+	}
+	// Whoever is known without showing anything could be made to call by others.
+	if err := carried(r); err != nil {
+		return Identity{}, fmt.Errorf("%w: %w", ErrUnauthenticated, err)
+	}
+	if onSocket {
 		return Identity{User: AdminUser, Via: "socket"}, nil
 	}
-	return Identity{}, ErrUnauthenticated
+	user, err := find()
+	if err != nil {
+		return Identity{}, fmt.Errorf("%w: %w", ErrUnauthenticated, err)
+	}
+	return Identity{User: user, Via: "loopback"}, nil
 }

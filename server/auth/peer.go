@@ -19,12 +19,11 @@ func peerFrom(ctx context.Context) (peer, bool) {
 	return p, ok
 }
 
-// ConnContext is for http.Server's field of that name: it notes on each
-// connection of a unix socket whether its peer is the daemon's own user, or
-// root, in the daemon's own pid namespace. The last condition keeps out a
+// withUnixPeer notes on a connection of a unix socket whether its peer is the
+// daemon's own user, or root, in the daemon's own pid namespace. The last condition keeps out a
 // process of the same uid inside a container or a sandboxed step that got hold
 // of the socket.
-func ConnContext(ctx context.Context, c net.Conn) context.Context {
+func withUnixPeer(ctx context.Context, c net.Conn) context.Context {
 	conn, ok := c.(*net.UnixConn)
 	if !ok {
 		return ctx

@@ -46,7 +46,7 @@ func TestPeerOfAnotherPIDNamespace(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p, ok := peerFrom(ConnContext(t.Context(), conn))
+			p, ok := peerFrom(withUnixPeer(t.Context(), conn))
 			_ = conn.Close()
 			if err := cmd.Wait(); err != nil {
 				t.Errorf("peer: %v", err)

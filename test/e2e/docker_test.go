@@ -43,3 +43,19 @@ func (d *daemon) noContainers(ctx context.Context) {
 		return nil
 	})
 }
+
+// TestContainersNeedAToken: a container on the machine's own network has root's
+// uid and the loopback, and is nobody all the same, even among the machine's
+// processes.
+func TestContainersNeedAToken(t *testing.T) {
+	requiresLookups(t)
+	d := newDaemon(t, "--runtime", "docker")
+	for _, flags := range [][]string{{"--network=host"}, {"--network=host", "--pid=host"}} {
+		args := append(append([]string{"run", "--rm", "--label", "skiff.test=loopback"}, flags...),
+			"skiffdev/python:3.11", "python3", "-c", askPython, "http://"+d.addr+runsPath)
+		out, err := exec.CommandContext(t.Context(), "docker", args...).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "code 401") {
+			t.Errorf("%v: %v: %s", flags, err, out)
+		}
+	}
+}

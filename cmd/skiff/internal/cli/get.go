@@ -32,6 +32,8 @@ type getOptions struct {
 	labels string
 	limit  int
 	all    bool
+
+	selection selectionOptions
 }
 
 func (a *app) getCommand() *cobra.Command {
@@ -71,7 +73,13 @@ func (a *app) getKindCommand(plural, short string) *cobra.Command {
 	if plural == "tasks" || plural == "artifacts" || plural == "pods" {
 		cmd.Flags().StringVar(&opts.run, "run", "", "only those of this run")
 	}
+	if plural == "runs" {
+		opts.selection.register(cmd)
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if _, _, err := opts.selection.parse(); err != nil {
+			return err
+		}
 		c, done, err := a.reader(cmd.Context())
 		if err != nil {
 			return err
@@ -138,6 +146,8 @@ func (a *app) getList(ctx context.Context, c *client.Client, plural string, opts
 		list.Namespace = ""
 	}
 	switch {
+	case opts.selection.given():
+		return a.selectRuns(ctx, c, list, opts)
 	case opts.run != "" && plural == "pods":
 		list.Labels = strings.Trim(list.Labels+",skiff.dev/run="+opts.run, ",")
 	case opts.run != "":

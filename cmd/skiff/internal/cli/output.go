@@ -72,17 +72,21 @@ func (a *app) printDocument(f format, value any) error {
 
 // printRows writes aligned columns under headings in capitals.
 func printRows(w io.Writer, headings []string, rows [][]string) error {
+	upper := make([]string, len(headings))
+	for i, h := range headings {
+		upper[i] = strings.ToUpper(h)
+	}
+	return printLines(w, append([][]string{upper}, rows...))
+}
+
+// printLines writes aligned columns.
+func printLines(w io.Writer, lines [][]string) error {
 	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	line := func(cells []string) {
 		// A trailing cell is not padded, so lines have no blanks at their end.
 		_, _ = fmt.Fprintln(table, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
 	}
-	upper := make([]string, len(headings))
-	for i, h := range headings {
-		upper[i] = strings.ToUpper(h)
-	}
-	line(upper)
-	for _, row := range rows {
+	for _, row := range lines {
 		clean := make([]string, len(row))
 		for i, cell := range row {
 			clean[i] = printable(cell)

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"github.com/skiff-ml/skiff/cmd/skiff/internal/author"
 	"github.com/skiff-ml/skiff/cmd/skiff/internal/client"
 	"github.com/skiff-ml/skiff/server"
 	"github.com/skiff-ml/skiff/server/view"
@@ -30,6 +31,7 @@ type runOptions struct {
 	out         *format
 	params      []string
 	paramsFile  string
+	python      string
 	name        string
 	root        string
 	labels      map[string]string
@@ -46,13 +48,17 @@ func (a *app) runCommand() *cobra.Command {
 	opts := &runOptions{}
 	cmd := &cobra.Command{
 		Use:   "run FILE",
-		Short: "Run a compiled pipeline and wait for its end",
+		Short: "Run a pipeline, compiled or as a Python file, and wait for its end",
 		Long: "Run a compiled Kubeflow pipeline (YAML or JSON, or a .zip or .tar.gz of one; \"-\"\n" +
 			"reads from the input) and wait for its end. Where no daemon is up, one is started\n" +
 			"for the run.\n\n" +
+			"FILE.py, or FILE.py:FUNCTION where the file defines several, is compiled first, with\n" +
+			"the kfp of an interpreter: the one of --python, else of the active virtual\n" +
+			"environment, else python3 in PATH.\n\n" +
 			"Exit codes: 0 the run succeeded, 1 it failed, 2 it was refused before anything\n" +
 			"started, 130 it was cancelled. Ctrl-C cancels the run, a second one leaves it.",
 		Example: "  skiff run pipeline.yaml -p epochs=3 --follow\n" +
+			"  skiff run pipeline.py:train -p epochs=3\n" +
 			"  skiff run pipeline.yaml --detach -o json\n" +
 			"  skiff run pipeline.yaml --fake-gpus dgx-a100 --fake-node cpu=64,mem=256Gi",
 		Args: cobra.ExactArgs(1),
@@ -62,6 +68,7 @@ func (a *app) runCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringArrayVarP(&opts.params, "param", "p", nil, "a pipeline input, NAME=VALUE; may be given again")
 	flags.StringVarP(&opts.paramsFile, "params-file", "f", "", "YAML or JSON file of pipeline inputs")
+	flags.StringVar(&opts.python, "python", "", "interpreter that compiles a Python file; default is that of VIRTUAL_ENV, else python3")
 	flags.StringVar(&opts.name, "name", "", "the run's display name")
 	flags.StringVar(&opts.root, "pipeline-root", "", "where artifacts go, in place of the pipeline's own root")
 	flags.StringToStringVar(&opts.labels, "label", nil, "a label of the run, KEY=VALUE; may be given again")
@@ -77,7 +84,7 @@ func (a *app) runCommand() *cobra.Command {
 }
 
 func (a *app) run(cmd *cobra.Command, file string, opts *runOptions) error {
-	submission, err := a.submission(file, opts)
+	submission, err := a.submission(cmd.Context(), file, opts)
 	if err != nil {
 		return refuse(err)
 	}
@@ -167,15 +174,18 @@ func (a *app) stateDirHint() string {
 	return hint
 }
 
-func (a *app) submission(file string, opts *runOptions) (server.Submission, error) {
+func (a *app) submission(ctx context.Context, file string, opts *runOptions) (server.Submission, error) {
 	s := server.Submission{
 		Namespace: a.namespace, DisplayName: opts.name, PipelineRoot: opts.root, DisableCache: opts.noCache,
 		Verbatim: opts.verbatim, CheckImages: opts.checkImages, Priority: opts.priority, Labels: opts.labels,
 		Filename: filepath.Base(file),
 	}
 	var err error
-	if s.Package, err = a.readPackage(file); err != nil {
+	if s.Package, err = a.readPackage(ctx, file, opts.python); err != nil {
 		return s, err
+	}
+	if source, _, ok := author.Split(file); ok {
+		s.Filename = filepath.Base(source) + ".yaml"
 	}
 	if opts.paramsFile != "" {
 		if s.Parameters, err = readParams(opts.paramsFile); err != nil {
@@ -198,7 +208,13 @@ func (a *app) submission(file string, opts *runOptions) (server.Submission, erro
 	return s, nil
 }
 
-func (a *app) readPackage(file string) ([]byte, error) {
+func (a *app) readPackage(ctx context.Context, file, python string) ([]byte, error) {
+	if source, function, ok := author.Split(file); ok {
+		return author.Compile(ctx, author.Request{File: source, Function: function, Python: python, Output: a.Err})
+	}
+	if python != "" {
+		return nil, fmt.Errorf("--python: %s is no Python file, so nothing is compiled; leave the flag out", file)
+	}
 	in := a.In
 	if file != "-" {
 		f, err := os.Open(file)

@@ -22,6 +22,8 @@ func (a *app) upCommand() *cobra.Command {
 	flags.register(cmd)
 	listen := cmd.Flags().String("listen", daemon.DefaultListen, "HOST:PORT to answer on, HTTP and HTTPS alike; empty for the unix socket alone")
 	hosts := cmd.Flags().StringSlice("host", nil, "further host names that requests may be addressed to")
+	loopback := cmd.Flags().String("loopback-auth", daemon.LoopbackUID, "uid: programs of the daemon's own user need no token on the loopback; off: everyone does")
+	users := cmd.Flags().StringSlice("loopback-user", nil, "for a daemon that runs as root: a user (NAME or UID, or NAME=USER) that needs no token on the loopback either")
 	debug := cmd.Flags().Bool("debug", false, "log every request and decision")
 	untilIdle := cmd.Flags().Bool("until-idle", false, "end when no run is active any more")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -30,6 +32,7 @@ func (a *app) upCommand() *cobra.Command {
 			return err
 		}
 		cfg.Listen, cfg.Hosts, cfg.UntilIdle = *listen, *hosts, *untilIdle
+		cfg.LoopbackAuth, cfg.LoopbackUsers = *loopback, *users
 		if err := cfg.Check(); err != nil {
 			return refuse(err)
 		}

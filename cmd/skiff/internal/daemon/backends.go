@@ -45,7 +45,7 @@ func newBackend(cfg Config, name, storeID string) (runtime.Backend, error) {
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state folder: %w", err)
 	}
-	launcher, err := embedded.Unpack(embedded.Config{Dir: filepath.Join(cfg.StateDir, "bin")})
+	launcher, err := embedded.Unpack(embedded.Config{Dir: filepath.Join(cfg.StateDir, launcherDir)})
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,12 @@ const (
 	RuntimeProcess = "process"
 )
 
+// Values of Config.LoopbackAuth.
+const (
+	LoopbackUID = "uid"
+	LoopbackOff = "off"
+)
+
 // DefaultListen is on the loopback alone: the API is the machine's root.
 const DefaultListen = "127.0.0.1:7433"
 
@@ -27,6 +33,8 @@ const (
 	storeFile = "skiff.db"
 	backupDir = "backups"
 	logFile   = "daemon.log"
+	// launcherDir holds the launchers, each named by its contents.
+	launcherDir = "bin"
 )
 
 // Kept reports whether a state folder holds a store.
@@ -46,6 +54,12 @@ type Config struct {
 	Listen string
 	// Hosts are further names that requests may be addressed to.
 	Hosts []string
+	// LoopbackAuth is uid, where callers on the loopback are known by the uid
+	// that owns their socket, or off; empty is uid.
+	LoopbackAuth string
+	// LoopbackUsers are further users of the machine that are known so, each
+	// NAME or UID, with "=USER" for whom they are to skiff; for root alone.
+	LoopbackUsers []string
 	// Runtime is auto, docker or process; empty is auto.
 	Runtime string
 	// FakeGPUs is a fixture's name or a file; FakeNode as in "cpu=64,mem=256Gi".
@@ -89,6 +103,9 @@ func (c *Config) Check() error {
 		if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 			return fmt.Errorf("--listen %q: want HOST:PORT, as in %s", c.Listen, DefaultListen)
 		}
+	}
+	if err := c.checkLoopback(); err != nil {
+		return err
 	}
 	if c.FakeGPUs != "" {
 		if _, err := device.LoadFake(c.FakeGPUs); err != nil {

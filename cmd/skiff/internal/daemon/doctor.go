@@ -32,7 +32,7 @@ func Doctor(ctx context.Context, cfg Config) []view.Check {
 	checks := []view.Check{stateCheck(cfg.StateDir), diskCheck(cfg.StateDir)}
 	checks = append(checks, runtimeChecks(ctx, cfg)...)
 	checks = append(checks, gpuChecks(ctx, cfg)...)
-	return append(checks, pythonCheck(ctx), cgroupCheck())
+	return append(checks, pythonCheck(ctx), cgroupCheck(), loopbackCheck(ctx))
 }
 
 func stateCheck(dir string) view.Check {
