@@ -78,6 +78,15 @@ type Submission struct {
 	CheckImages  bool                       `json:"checkImages,omitempty"`
 	Priority     int32                      `json:"priority,omitempty"`
 	Labels       map[string]string          `json:"labels,omitempty"`
+	// Description, and what the run belongs to: see skiff.RunSpec. An empty
+	// Experiment is the namespace's default one.
+	Description string `json:"description,omitempty"`
+	Experiment  string `json:"experiment,omitempty"`
+	// The rest is for the rooms of the server that submit on somebody's behalf.
+	PipelineVersion *skiff.PipelineVersionReference `json:"-"`
+	RecurringRun    string                          `json:"-"`
+	ScheduledAt     time.Time                       `json:"-"`
+	ServiceAccount  string                          `json:"-"`
 }
 
 // Pipelines takes in work.

@@ -321,8 +321,9 @@ func (x *execution) cancelOutcome() skiff.State {
 
 func (x *execution) endRun(state skiff.State, reason, message string) {
 	status := &x.run.Status
-	status.State, status.Reason, status.Message = state, reason, message
+	status.Reason, status.Message = reason, message
 	status.FinishedAt = x.c.now()
+	status.Enter(state, status.FinishedAt, message)
 	x.runDirty = true
 }
 
@@ -343,10 +344,10 @@ func (x *execution) cancel() {
 }
 
 func (x *execution) setCancelling() {
-	x.run.Status.State = skiff.StateCanceling
 	if x.run.Status.Reason == "" {
 		x.run.Status.Reason, x.run.Status.Message = reasonCancelled, "the run was cancelled"
 	}
+	x.run.Status.Enter(skiff.StateCanceling, x.c.now(), x.run.Status.Message)
 	x.runDirty = true
 }
 

@@ -97,7 +97,7 @@ func (x *execution) Run(ctx context.Context) error {
 func (x *execution) begin(ctx context.Context) {
 	now := x.c.now()
 	if x.run.Status.State == "" || x.run.Status.State == skiff.StatePending {
-		x.run.Status.State = skiff.StateRunning
+		x.run.Status.Enter(skiff.StateRunning, now, "")
 		x.run.Status.StartedAt = now
 		x.runDirty = true
 	}
