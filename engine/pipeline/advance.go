@@ -224,8 +224,8 @@ func (x *execution) loopEnded(n *node) {
 // and its retry policy allows.
 func (x *execution) settleComposite(n *node, state skiff.State, message string) {
 	policy := n.spec.RetryPolicy
-	if state == skiff.StateFailed && policy != nil && n.rounds <= policy.MaxRetryCount && !x.cancelling() && n.loop == nil {
-		delay := retryDelay(policy, n.rounds)
+	if state == skiff.StateFailed && policy != nil && n.rounds-n.task.Status.Spent <= policy.MaxRetryCount && !x.cancelling() && n.loop == nil {
+		delay := retryDelay(policy, n.rounds-n.task.Status.Spent)
 		n.rounds++
 		n.task.Status.Attempts = n.rounds
 		n.task.Status.RetryAt = x.c.now().Add(delay)

@@ -25,6 +25,11 @@ type execution struct {
 	// done is closed when the controller holds the execution no more.
 	done chan struct{}
 
+	// retries is the run's count of retries that this execution is of; followed
+	// is set, under the controller's lock, where another one has to follow it.
+	retries  int
+	followed bool
+
 	run  *skiff.Run
 	ir   *kfp.PipelineSpec
 	plat *kfp.KubernetesPlatform
@@ -374,6 +379,9 @@ func (x *execution) rebase(ctx context.Context) error {
 		return fmt.Errorf("read run %s again: %w", x.run.Name, err)
 	}
 	fresh := obj.(*skiff.Run)
+	if fresh.Spec.Retries != x.retries {
+		return errRetried
+	}
 	fresh.Status = x.run.Status
 	x.run = fresh
 	return nil
