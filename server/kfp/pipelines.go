@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
@@ -233,7 +234,8 @@ func (a *API) deletePipeline(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n > 0 && r.URL.Query().Get("cascade") != "true" {
+	cascade, _ := strconv.ParseBool(r.URL.Query().Get("cascade")) // absent is false, and so is what is no truth value
+	if n > 0 && !cascade {
 		return nil, refuse(rpcPrecondition, "pipeline %s has versions; delete them first, or delete it with cascade=true", kfp.NameOf(&p.ObjectMeta))
 	}
 	// The versions first: if the daemon ends in between, the pipeline is there
