@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/problem"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/server"
@@ -66,6 +67,21 @@ func (r *rooms) Submit(ctx context.Context, s server.Submission) (*skiff.Run, er
 	return run, err
 }
 
+func (r *rooms) Inspect(ctx context.Context, namespace, filename string, data []byte) (*skiff.PipelineManifest, error) {
+	if err := r.Check(ctx, server.Submission{Namespace: namespace, Filename: filename, Package: data}); err != nil {
+		return nil, err
+	}
+	return &skiff.PipelineManifest{ObjectMeta: core.ObjectMeta{Name: "m", Namespace: namespace}, PipelineSpec: json.RawMessage(`{"pipelineInfo":{"name":"p"}}`)}, nil
+}
+
+func (r *rooms) Retry(ctx context.Context, namespace, name string) error {
+	run, err := store.GetAs[*skiff.Run](ctx, r.store, store.Key{Kind: "runs.skiff.dev", Namespace: namespace, Name: name})
+	if err == nil && run.Status.State != skiff.StateFailed {
+		err = store.ErrConflict
+	}
+	return err
+}
+
 func (r *rooms) PodLogs(ctx context.Context, _, name string, opts server.LogOptions, w io.Writer) error {
 	text, known := r.logs[name]
 	if !known {
@@ -109,7 +125,20 @@ func kinds() []store.Kind {
 	byRun := func(run func(core.Object) string) store.Index {
 		return store.Index{Name: "run", Values: func(o core.Object) []string { return []string{run(o)} }}
 	}
+	byID := func(id func(core.Object) string) store.Index {
+		return store.Index{Name: "id", Values: func(o core.Object) []string { return []string{id(o)} }}
+	}
+	name := func(o core.Object) string { return o.Metadata().Name }
+	uid := func(o core.Object) string { return o.Metadata().UID }
+	none := func(name string) store.Index {
+		return store.Index{Name: name, Values: func(core.Object) []string { return nil }}
+	}
 	return []store.Kind{
+		{Name: "experiments.skiff.dev", New: func() core.Object { return &skiff.Experiment{} }, Indexes: []store.Index{byID(name), none("name")}},
+		{Name: "recurringruns.skiff.dev", New: func() core.Object { return &skiff.RecurringRun{} }, Indexes: []store.Index{byID(name), none("experiment")}},
+		{Name: "pipelines.pipelines.kubeflow.org", New: func() core.Object { return &kfp.Pipeline{} }, Indexes: []store.Index{byID(uid)}},
+		{Name: "pipelineversions.pipelines.kubeflow.org", New: func() core.Object { return &kfp.PipelineVersion{} }, Indexes: []store.Index{byID(uid), none("pipeline")}},
+		{Name: "pipelinemanifests.skiff.dev", New: func() core.Object { return &skiff.PipelineManifest{} }},
 		{Name: "runs.skiff.dev", New: func() core.Object { return &skiff.Run{} }, Indexes: []store.Index{
 			{Name: "created", Values: func(o core.Object) []string {
 				return []string{store.TimeValue(o.Metadata().CreationTimestamp, true)}
@@ -120,6 +149,7 @@ func kinds() []store.Kind {
 				}
 				return []string{"active"}
 			}},
+			byID(name), none("experiment"), none("state"), none("storage"), none("recurring"), none("name"),
 		}},
 		{Name: "tasks.skiff.dev", New: func() core.Object { return &skiff.Task{} },
 			Indexes: []store.Index{byRun(func(o core.Object) string { return o.(*skiff.Task).Spec.Run })}},

@@ -57,7 +57,7 @@ func TestAccessMatrix(t *testing.T) {
 		if r.Verb == "" || r.Resource == "" {
 			t.Errorf("%s: a route without verb or resource cannot be authorized", r.Pattern())
 		}
-		path := strings.NewReplacer("{namespace}", "default", "{name}", "no-such").Replace(r.Path)
+		path := strings.NewReplacer("{namespace}", "default", "{name}", "no-such", "{$}", "").Replace(r.Path)
 		for _, c := range callers {
 			t.Run(c.name+" "+r.Pattern(), func(t *testing.T) {
 				w := f.do(r.Method, path, nil, c.change)

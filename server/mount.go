@@ -28,12 +28,24 @@ func (s *Server) mount() http.Handler {
 		methods[r.Path] = append(methods[r.Path], r.Method)
 	}
 	for path, allowed := range methods {
-		mux.Handle(path, s.guard(route.Route{Path: path, Verb: "get", Resource: "unknown", Handler: methodNotAllowed(allowed)}))
+		refused := s.guard(route.Route{Path: path, Verb: "get", Resource: "unknown", Handler: methodNotAllowed(allowed)})
+		for _, method := range otherMethods(allowed) {
+			mux.Handle(method+" "+path, refused)
+		}
 	}
 	if _, taken := methods["/"]; !taken {
 		mux.Handle("/", s.guard(route.Route{Path: "/", Verb: "get", Resource: "unknown", Handler: http.HandlerFunc(notFound)}))
 	}
 	return s.outer(mux)
+}
+
+// otherMethods are those of HTTP that are not allowed; a route for GET takes
+// HEAD as well. A pattern for all methods could not stand beside one for some
+// whose path is wider (pipelines/upload, pipelines/{name}).
+func otherMethods(allowed []string) []string {
+	all := []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+		http.MethodOptions, http.MethodTrace, http.MethodConnect}
+	return slices.DeleteFunc(all, func(method string) bool { return slices.Contains(allowed, method) })
 }
 
 func methodNotAllowed(allowed []string) http.Handler {

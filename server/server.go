@@ -16,6 +16,7 @@ import (
 
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/server/auth"
+	"github.com/skiff-ml/skiff/server/kfp"
 	"github.com/skiff-ml/skiff/server/kube"
 	"github.com/skiff-ml/skiff/server/route"
 	"github.com/skiff-ml/skiff/server/view"
@@ -47,6 +48,8 @@ type Config struct {
 	Node      NodeSource
 	// Backup writes a hot copy of the store; nil means there is no such thing.
 	Backup func(ctx context.Context, w io.Writer) error
+	// PipelineSources says from where pipelines may be fetched by address.
+	PipelineSources kfp.Sources
 	// AdminToken is what clients on TCP show.
 	AdminToken string
 	// Peers knows callers on TCP that show no token; nil means that all must.
@@ -80,6 +83,15 @@ type Submission struct {
 	CheckImages  bool                       `json:"checkImages,omitempty"`
 	Priority     int32                      `json:"priority,omitempty"`
 	Labels       map[string]string          `json:"labels,omitempty"`
+	// Description, and what the run belongs to: see skiff.RunSpec. An empty
+	// Experiment is the namespace's default one.
+	Description string `json:"description,omitempty"`
+	Experiment  string `json:"experiment,omitempty"`
+	// The rest is for the rooms of the server that submit on somebody's behalf.
+	PipelineVersion *skiff.PipelineVersionReference `json:"-"`
+	RecurringRun    string                          `json:"-"`
+	ScheduledAt     time.Time                       `json:"-"`
+	ServiceAccount  string                          `json:"-"`
 }
 
 // Pipelines takes in work.
@@ -89,6 +101,12 @@ type Pipelines interface {
 	Submit(ctx context.Context, s Submission) (*skiff.Run, error)
 	// Check does what Submit does before it stores anything.
 	Check(ctx context.Context, s Submission) error
+	// Inspect checks a package, parameters aside, and returns what its runs
+	// would be made from. Nothing is stored.
+	Inspect(ctx context.Context, namespace, filename string, data []byte) (*skiff.PipelineManifest, error)
+	// Retry takes a run up again that has failed or was cancelled: what
+	// succeeded is kept. store.ErrConflict where the run is in another state.
+	Retry(ctx context.Context, namespace, name string) error
 }
 
 // Logs gives out what pods wrote.
@@ -174,6 +192,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, authn: auth.NewAuthenticator(cfg.AdminToken, cfg.Peers), authz: auth.AdminOnly{}, web: auth.NewWeb(cfg.Hosts...), draining: make(chan struct{})}
 	s.routes = append(s.ownRoutes(), kube.New(kube.Config{Store: cfg.Store, Now: cfg.Now}).Routes()...)
+	s.routes = append(s.routes, s.kfpAPI().Routes()...)
 	s.handler = s.mount()
 	return s, nil
 }

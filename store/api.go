@@ -75,6 +75,8 @@ type ListOptions struct {
 	Index  string
 	Prefix string
 	Exact  bool
+	// Reverse lists by the index from its end; it needs an index.
+	Reverse bool
 	// Limit is the most objects in the page; 0 means MaxPage.
 	Limit int
 	// Continue is the token of the previous page.
@@ -140,6 +142,9 @@ type Interface interface {
 	// Get returns a copy that the caller owns; ErrNotFound where there is none.
 	Get(ctx context.Context, key Key) (core.Object, error)
 	List(ctx context.Context, opts ListOptions) (Page, error)
+	// Count is how many objects List would give over all pages, at most most:
+	// it reads the index's rows and no object, and takes no Filter.
+	Count(ctx context.Context, opts ListOptions, most int) (int, error)
 	// Commit applies all ops or none and returns when they are durable. The
 	// objects given get their uid, resourceVersion and timestamps filled in.
 	// ErrConflict, ErrExists and ErrNotFound name the op's object. A transaction

@@ -23,15 +23,9 @@ type rowSource interface {
 // List returns a page of objects in the order of namespace and name, or of the
 // index's values.
 func (s *Store) List(ctx context.Context, opts ListOptions) (Page, error) {
-	kind, err := s.kind(opts.Kind)
+	kind, err := s.listed(opts)
 	if err != nil {
-		return Page{}, fmt.Errorf("list: %w", err)
-	}
-	if opts.Index != "" && kind.indexes[opts.Index] == nil {
-		return Page{}, fmt.Errorf("list %s: index %q is not declared: %w", opts.Kind, opts.Index, ErrInvalid)
-	}
-	if opts.Index == "" && (opts.Exact || opts.Prefix != "") {
-		return Page{}, fmt.Errorf("list %s: Prefix and Exact need an index: %w", opts.Kind, ErrInvalid)
+		return Page{}, err
 	}
 	if opts.Limit <= 0 || opts.Limit > MaxPage {
 		opts.Limit = MaxPage
@@ -52,6 +46,21 @@ func (s *Store) List(ctx context.Context, opts ListOptions) (Page, error) {
 		}
 	}
 	return l.page, nil
+}
+
+// listed is the kind of a list whose options make sense.
+func (s *Store) listed(opts ListOptions) (*kindInfo, error) {
+	kind, err := s.kind(opts.Kind)
+	if err != nil {
+		return nil, fmt.Errorf("list: %w", err)
+	}
+	if opts.Index != "" && kind.indexes[opts.Index] == nil {
+		return nil, fmt.Errorf("list %s: index %q is not declared: %w", opts.Kind, opts.Index, ErrInvalid)
+	}
+	if opts.Index == "" && (opts.Exact || opts.Prefix != "" || opts.Reverse) {
+		return nil, fmt.Errorf("list %s: Prefix, Exact and Reverse need an index: %w", opts.Kind, ErrInvalid)
+	}
+	return kind, nil
 }
 
 // lister fills one page, over several read transactions where a filter drops much.
@@ -112,10 +121,14 @@ func (l *lister) load(b buckets, at position) (core.Object, error) {
 }
 
 func (l *lister) rows(b buckets) rowSource {
-	if l.opts.Index == "" {
-		return newKeyRows(b.objects.Cursor(), l.opts, l.after, l.resumed)
+	return rowsOf(b, l.opts, l.after, l.resumed)
+}
+
+func rowsOf(b buckets, opts ListOptions, after position, resumed bool) rowSource {
+	if opts.Index == "" {
+		return newKeyRows(b.objects.Cursor(), opts, after, resumed)
 	}
-	return newIndexRows(b.indexes, l.opts, l.after, l.resumed)
+	return newIndexRows(b.indexes, opts, after, resumed)
 }
 
 // keyRows walks a kind's objects in the order of their keys.
@@ -157,6 +170,7 @@ func (r *keyRows) next() (position, bool, error) {
 type indexRows struct {
 	sources []*namespaceRows
 	base    []byte // the index's rows' common prefix
+	reverse bool
 }
 
 // namespaceRows is one namespace's part of an index.
@@ -167,16 +181,17 @@ type namespaceRows struct {
 	bound     []byte // all of the wanted rows
 	value     []byte
 	name      []byte
+	reverse   bool
 }
 
 func newIndexRows(index *bolt.Bucket, opts ListOptions, after position, resumed bool) *indexRows {
-	r := &indexRows{base: indexPrefix(opts.Kind, opts.Index)}
+	r := &indexRows{base: indexPrefix(opts.Kind, opts.Index), reverse: opts.Reverse}
 	namespaces := []string{opts.Namespace}
 	if opts.Namespace == "" {
 		namespaces = r.namespaces(index.Cursor())
 	}
 	for _, namespace := range namespaces {
-		source := &namespaceRows{cursor: index.Cursor(), namespace: namespace}
+		source := &namespaceRows{cursor: index.Cursor(), namespace: namespace, reverse: opts.Reverse}
 		source.prefix = append(append(bytes.Clone(r.base), namespace...), 0)
 		source.bound = appendEscaped(bytes.Clone(source.prefix), opts.Prefix)
 		if opts.Exact {
@@ -204,6 +219,9 @@ func (r *indexRows) namespaces(cursor *bolt.Cursor) []string {
 
 // seek goes to the first row after the position in the merged order.
 func (n *namespaceRows) seek(after position, resumed bool) bool {
+	if n.reverse {
+		return n.seekBack(after, resumed)
+	}
 	from := n.bound
 	if resumed {
 		from = append(bytes.Clone(n.prefix), after.value...)
@@ -216,6 +234,52 @@ func (n *namespaceRows) seek(after position, resumed bool) bool {
 		}
 	}
 	row, _ := n.cursor.Seek(from)
+	return n.take(row)
+}
+
+// seekBack goes to the last row before the position in the merged order.
+func (n *namespaceRows) seekBack(after position, resumed bool) bool {
+	past := pastPrefix(n.bound)
+	if resumed {
+		past = append(bytes.Clone(n.prefix), after.value...)
+		switch {
+		case n.namespace < after.namespace:
+			past = append(past, 0, pastEqual) // its rows of the same value are still to come
+		case n.namespace == after.namespace:
+			past = append(append(past, 0, terminator), after.name...)
+		default:
+			past = append(past, 0, terminator)
+		}
+	}
+	row, _ := n.cursor.Seek(past)
+	if row == nil {
+		row, _ = n.cursor.Last()
+	} else {
+		row, _ = n.cursor.Prev()
+	}
+	return n.take(row)
+}
+
+// pastPrefix sorts after every row with the prefix and before all that do too.
+// An index's rows begin with a kind's name, so there is a byte to raise.
+func pastPrefix(prefix []byte) []byte {
+	past := bytes.Clone(prefix)
+	for i := len(past) - 1; i >= 0; i-- {
+		if past[i]++; past[i] != 0 {
+			return past[:i+1]
+		}
+	}
+	return past
+}
+
+// step goes to the next row, in the list's direction.
+func (n *namespaceRows) step() bool {
+	var row []byte
+	if n.reverse {
+		row, _ = n.cursor.Prev()
+	} else {
+		row, _ = n.cursor.Next()
+	}
 	return n.take(row)
 }
 
@@ -235,8 +299,10 @@ func (n *namespaceRows) take(row []byte) bool {
 func (r *indexRows) next() (position, bool, error) {
 	var first *namespaceRows
 	for _, source := range r.sources {
-		// Sources are in the order of namespaces, so the earlier wins a tie.
-		if first == nil || bytes.Compare(source.value, first.value) < 0 {
+		// Sources are in the order of namespaces, so the earlier wins a tie, and
+		// the later one in reverse.
+		if first == nil || (r.reverse && bytes.Compare(source.value, first.value) >= 0) ||
+			(!r.reverse && bytes.Compare(source.value, first.value) < 0) {
 			first = source
 		}
 	}
@@ -247,8 +313,7 @@ func (r *indexRows) next() (position, bool, error) {
 		return position{}, false, fmt.Errorf("read index %q: a row is malformed: %w", r.base, ErrCorrupt)
 	}
 	at := position{value: string(first.value), namespace: first.namespace, name: string(first.name)}
-	row, _ := first.cursor.Next()
-	if !first.take(row) {
+	if !first.step() {
 		r.sources = deleteSource(r.sources, first)
 	}
 	return at, true, nil

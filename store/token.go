@@ -12,9 +12,12 @@ const tokenVersion = 1
 
 // fingerprint ties a token to the list that it continues.
 func (o ListOptions) fingerprint() uint32 {
-	exact := byte(0)
+	flags := byte(0)
 	if o.Exact {
-		exact = 1
+		flags |= 1
+	}
+	if o.Reverse {
+		flags |= 2
 	}
 	crc := crc32.New(castagnoli())
 	for _, part := range []string{o.Kind, o.Namespace, o.Index, o.Prefix} {
@@ -23,7 +26,7 @@ func (o ListOptions) fingerprint() uint32 {
 		_, _ = crc.Write(length[:])
 		_, _ = crc.Write([]byte(part))
 	}
-	_, _ = crc.Write([]byte{exact})
+	_, _ = crc.Write([]byte{flags})
 	return crc.Sum32()
 }
 

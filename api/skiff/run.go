@@ -16,6 +16,8 @@ const (
 	TaskKind             = "Task"
 	ArtifactKind         = "Artifact"
 	PipelineManifestKind = "PipelineManifest"
+	ExperimentKind       = "Experiment"
+	RecurringRunKind     = "RecurringRun"
 )
 
 // State is where a run or a task stands. The words are KFP's (v2beta1
@@ -66,6 +68,21 @@ type Run struct {
 // RunSpec is what was asked for.
 type RunSpec struct {
 	DisplayName string `json:"displayName,omitempty"`
+	Description string `json:"description,omitempty"`
+	// Experiment names the Experiment that the run belongs to, in its namespace;
+	// empty in runs of before there were any, which belong to the default one.
+	Experiment string `json:"experiment,omitempty"`
+	// Archived puts the run away: lists leave it out unless it is asked for.
+	Archived bool `json:"archived,omitempty"`
+	// PipelineVersion says what the run was made from, where that was an
+	// uploaded pipeline and not a package of its own.
+	PipelineVersion *PipelineVersionReference `json:"pipelineVersion,omitempty"`
+	// RecurringRun names the RecurringRun that made the run; ScheduledAt is the
+	// time that it was made for.
+	RecurringRun string    `json:"recurringRun,omitempty"`
+	ScheduledAt  time.Time `json:"scheduledAt,omitzero"`
+	// ServiceAccount is kept for clients that give one; nothing here has any.
+	ServiceAccount string `json:"serviceAccount,omitempty"`
 	// PipelineName is pipelineInfo.name of the manifest.
 	PipelineName string `json:"pipelineName"`
 	// Manifest names the PipelineManifest in the run's namespace.
@@ -78,8 +95,12 @@ type RunSpec struct {
 	DisableCache bool `json:"disableCache,omitempty"`
 	// Verbatim runs component commands exactly as compiled.
 	Verbatim bool `json:"verbatim,omitempty"`
-	// Cancel asks the run to stop. It is never taken back.
+	// Cancel asks the run to stop. Only a retry takes it back.
 	Cancel bool `json:"cancel,omitempty"`
+	// Retries counts how often a run that had ended was asked to take up again
+	// what did not succeed. A task that was settled under an earlier count is
+	// looked at anew (TaskStatus.Retries).
+	Retries int `json:"retries,omitempty"`
 	// Priority orders this run's pods before those of a lower one.
 	Priority int32 `json:"priority,omitempty"`
 }
@@ -92,6 +113,10 @@ type RunStatus struct {
 	Message    string    `json:"message,omitempty"`
 	StartedAt  time.Time `json:"startedAt,omitzero"`
 	FinishedAt time.Time `json:"finishedAt,omitzero"`
+	// RetriedAt is when the run was last asked to be taken up again.
+	RetriedAt time.Time `json:"retriedAt,omitzero"`
+	// History is the states the run was in, oldest first; see Enter.
+	History []StateChange `json:"history,omitempty"`
 	// Outputs are the root's output parameters; OutputArtifacts name Artifacts.
 	Outputs         map[string]json.RawMessage `json:"outputs,omitempty"`
 	OutputArtifacts map[string][]string        `json:"outputArtifacts,omitempty"`
@@ -99,4 +124,37 @@ type RunStatus struct {
 	TaskCounts map[State]int `json:"taskCounts,omitempty"`
 	// Fake says that the run was scheduled on declared, not existing, devices.
 	Fake bool `json:"fake,omitempty"`
+}
+
+// PipelineVersionReference names an uploaded pipeline's version by the ids of
+// KFP's API, the uids of the Pipeline and the PipelineVersion.
+type PipelineVersionReference struct {
+	PipelineID string `json:"pipelineId"`
+	// VersionID is empty in a RecurringRun that takes the newest version.
+	VersionID string `json:"versionId,omitempty"`
+}
+
+// StateChange is a state and when it was entered.
+type StateChange struct {
+	State State     `json:"state"`
+	At    time.Time `json:"at"`
+	// Message says why, where there is something to say.
+	Message string `json:"message,omitempty"`
+}
+
+// maxHistory bounds a run's history: some four states for each retry, and who
+// retries a run thirty times wants the newest ones.
+const maxHistory = 120
+
+// Enter sets the state and writes it into the history, unless it is the state
+// already.
+func (s *RunStatus) Enter(state State, at time.Time, message string) {
+	if s.State == state && len(s.History) > 0 {
+		return
+	}
+	s.State = state
+	s.History = append(s.History, StateChange{State: state, At: at, Message: message})
+	if drop := len(s.History) - maxHistory; drop > 0 {
+		s.History = append([]StateChange(nil), s.History[drop:]...)
+	}
 }

@@ -56,6 +56,11 @@ type TaskStatus struct {
 	// Attempts counts the pods that were made for this task by its retry
 	// policy; infrastructure faults do not count.
 	Attempts int `json:"attempts,omitempty"`
+	// Retries is the run's count of retries (RunSpec.Retries) under which the
+	// task was last begun, and Spent how many attempts it had made before that:
+	// they do not count for its retry policy any more.
+	Retries int `json:"retries,omitempty"`
+	Spent   int `json:"spent,omitempty"`
 	// Pod names the newest attempt's pod.
 	Pod        string    `json:"pod,omitempty"`
 	ExitCode   *int32    `json:"exitCode,omitempty"`

@@ -231,8 +231,8 @@ func (x *execution) loopEnded(n *node) {
 // and its retry policy allows.
 func (x *execution) settleComposite(n *node, state skiff.State, message string) {
 	policy := n.spec.RetryPolicy
-	if state == skiff.StateFailed && policy != nil && n.rounds <= policy.MaxRetryCount && !x.cancelling() && n.loop == nil {
-		delay := retryDelay(policy, n.rounds)
+	if state == skiff.StateFailed && policy != nil && n.rounds-n.task.Status.Spent <= policy.MaxRetryCount && !x.cancelling() && n.loop == nil {
+		delay := retryDelay(policy, n.rounds-n.task.Status.Spent)
 		n.rounds++
 		n.task.Status.Attempts = n.rounds
 		n.task.Status.RetryAt = x.c.now().Add(delay)
@@ -328,8 +328,9 @@ func (x *execution) cancelOutcome() skiff.State {
 
 func (x *execution) endRun(state skiff.State, reason, message string) {
 	status := &x.run.Status
-	status.State, status.Reason, status.Message = state, reason, message
+	status.Reason, status.Message = reason, message
 	status.FinishedAt = x.c.now()
+	status.Enter(state, status.FinishedAt, message)
 	x.runDirty = true
 	x.dropGated()
 }
@@ -351,10 +352,10 @@ func (x *execution) cancel() {
 }
 
 func (x *execution) setCancelling() {
-	x.run.Status.State = skiff.StateCanceling
 	if x.run.Status.Reason == "" {
 		x.run.Status.Reason, x.run.Status.Message = reasonCancelled, "the run was cancelled"
 	}
+	x.run.Status.Enter(skiff.StateCanceling, x.c.now(), x.run.Status.Message)
 	x.runDirty = true
 }
 

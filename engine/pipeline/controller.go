@@ -173,7 +173,7 @@ func (c *Controller) takeUp(ctx context.Context, group *errgroup.Group) (uint64,
 		}
 		for _, obj := range page.Items {
 			run := obj.(*skiff.Run)
-			if x := c.execution(run.Namespace, run.Name); x != nil {
+			if x := c.execution(run.Namespace, run.Name); x != nil && x.retries == run.Spec.Retries {
 				x.events.post(event{resync: true})
 				continue
 			}
@@ -193,9 +193,9 @@ func (c *Controller) dispatch(ctx context.Context, group *errgroup.Group, e stor
 		case e.Type == store.Deleted && x != nil:
 			x.stop(errRunDeleted)
 		case e.Type == store.Deleted || obj.Status.State.Terminal():
-		case x == nil:
+		case x == nil || obj.Spec.Retries > x.retries:
 			return c.beginNow(ctx, group, obj)
-		case obj.Spec.Cancel:
+		case obj.Spec.Cancel && obj.Spec.Retries == x.retries:
 			x.events.post(event{cancel: true})
 		}
 	case *core.Pod:
@@ -231,17 +231,31 @@ func (c *Controller) execution(namespace, name string) *execution {
 	return c.active[namespace+"/"+name]
 }
 
-// begin starts the execution of a run on a goroutine of group.
+// begin starts the execution of a run on a goroutine of group. A run has one at
+// a time: where there is one of before a retry, it is begun when that has gone.
 func (c *Controller) begin(ctx context.Context, group *errgroup.Group, run *skiff.Run) {
+	parent := ctx
 	ctx, stop := context.WithCancelCause(ctx)
 	x := &execution{
 		c: c, log: c.log.With("run", run.Name), events: newMailbox(), stop: stop, done: make(chan struct{}), run: run,
+		retries:   run.Spec.Retries,
 		artifacts: map[string]*skiff.Artifact{}, byPod: map[string]*node{}, timers: map[*node]*time.Timer{},
 	}
 	key := run.Namespace + "/" + run.Name
 	c.mu.Lock()
-	c.active[key] = x
+	other := c.active[key]
+	switch {
+	case other == nil:
+		c.active[key] = x
+	case other.retries < x.retries:
+		// It lingers after the end of a run that was retried since.
+		other.followed = true
+	}
 	c.mu.Unlock()
+	if other != nil {
+		stop(nil)
+		return
+	}
 	group.Go(func() error {
 		defer stop(nil)
 		err := x.load(ctx)
@@ -254,8 +268,12 @@ func (c *Controller) begin(ctx context.Context, group *errgroup.Group, run *skif
 		}
 		c.mu.Lock()
 		delete(c.active, key)
+		followed := x.followed
 		c.mu.Unlock()
 		close(x.done)
+		if followed || errors.Is(err, errRetried) {
+			return c.beginNow(parent, group, run)
+		}
 		if err != nil && ctx.Err() == nil {
 			c.log.Error("run is no longer followed", "run", run.Name, "error", err)
 		} else if err == nil {

@@ -25,6 +25,11 @@ type execution struct {
 	// done is closed when the controller holds the execution no more.
 	done chan struct{}
 
+	// retries is the run's count of retries that this execution is of; followed
+	// is set, under the controller's lock, where another one has to follow it.
+	retries  int
+	followed bool
+
 	run  *skiff.Run
 	ir   *kfp.PipelineSpec
 	plat *kfp.KubernetesPlatform
@@ -102,7 +107,7 @@ func (x *execution) Run(ctx context.Context) error {
 func (x *execution) begin(ctx context.Context) {
 	now := x.c.now()
 	if x.run.Status.State == "" || x.run.Status.State == skiff.StatePending {
-		x.run.Status.State = skiff.StateRunning
+		x.run.Status.Enter(skiff.StateRunning, now, "")
 		x.run.Status.StartedAt = now
 		x.runDirty = true
 	}
@@ -392,6 +397,9 @@ func (x *execution) rebase(ctx context.Context) error {
 		return fmt.Errorf("read run %s again: %w", x.run.Name, err)
 	}
 	fresh := obj.(*skiff.Run)
+	if fresh.Spec.Retries != x.retries {
+		return errRetried
+	}
 	fresh.Status = x.run.Status
 	x.run = fresh
 	return nil

@@ -135,6 +135,7 @@ func (x *execution) newScope(owner *node, component *kfp.ComponentSpec, in input
 		}
 		n.waiting = len(n.upstream)
 	}
+	x.reconsider(s)
 	if x.cancelling() {
 		s.exemptExitTasks() // as was done when the run began to be cancelled
 	}
@@ -166,6 +167,9 @@ func (x *execution) newPass(loop *node, index int) *node {
 	n.kind = x.kindOf(n)
 	n.task = x.taskFor(n)
 	n.task.Spec.Iteration = &index
+	if x.run.Spec.Retries > 0 {
+		x.renew(n, false)
+	}
 	return n
 }
 
@@ -199,7 +203,7 @@ func (x *execution) taskFor(n *node) *skiff.Task {
 			Run: x.run.Name, Path: n.path, Parent: parent, Key: n.key,
 			DisplayName: n.spec.TaskInfo.Name, Component: n.spec.ComponentRef.Name, Type: n.kind,
 		},
-		Status: skiff.TaskStatus{State: skiff.StatePending},
+		Status: skiff.TaskStatus{State: skiff.StatePending, Retries: x.run.Spec.Retries},
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"strconv"
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/kfp"
@@ -70,7 +71,7 @@ func (x *execution) imported(n *node, spec *kfp.ImporterSpec) (*skiff.Artifact, 
 	return &skiff.Artifact{
 		TypeMeta: core.TypeMeta{APIVersion: skiff.APIVersion, Kind: skiff.ArtifactKind},
 		ObjectMeta: core.ObjectMeta{
-			Name:      fmt.Sprintf("%s-%s", n.task.Name, shortHash(uri)),
+			Name:      fmt.Sprintf("%s-%s", n.task.Name, shortHash(uri+importRound(n))),
 			Namespace: x.run.Namespace,
 			Labels:    map[string]string{core.LabelRun: x.run.Name, core.LabelTask: labelValue(n.path)},
 		},
@@ -110,4 +111,13 @@ func (x *execution) knownImport(ctx context.Context, a *skiff.Artifact) (*skiff.
 		}
 	}
 	return nil, nil
+}
+
+// importRound tells what an importer makes after a retry of the run from what it
+// made before.
+func importRound(n *node) string {
+	if n.task.Status.Attempts == 0 {
+		return ""
+	}
+	return separator + strconv.Itoa(n.task.Status.Attempts)
 }

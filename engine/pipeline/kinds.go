@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/store"
 )
@@ -13,6 +14,12 @@ const (
 	Artifacts = "artifacts.skiff.dev"
 	Manifests = "pipelinemanifests.skiff.dev"
 
+	Experiments   = "experiments.skiff.dev"
+	RecurringRuns = "recurringruns.skiff.dev"
+	// Pipelines and Versions are the published kinds of KFP.
+	Pipelines = "pipelines.pipelines.kubeflow.org"
+	Versions  = "pipelineversions.pipelines.kubeflow.org"
+
 	// podsKind is where engine/pod keeps pods. Engines know each other through
 	// objects alone, so the name is written here and not imported.
 	podsKind = "pods"
@@ -22,8 +29,22 @@ const (
 const (
 	// IndexActive holds the runs that have not ended.
 	IndexActive = "active"
-	// IndexCreated lists runs newest first.
-	IndexCreated = "created"
+	// IndexCreated lists runs newest first. Those that follow do so within the
+	// runs of one storage state ("archived" or "available"), of an experiment and
+	// storage state (or "all"), of a state, and of a recurring run; a value's parts stand
+	// before a NUL each, the time last.
+	IndexCreated    = "created"
+	IndexStorage    = "storage"
+	IndexExperiment = "experiment"
+	IndexState      = "state"
+	IndexRecurring  = "recurring"
+	// IndexName lists by display name, IndexID finds an object by the id that
+	// KFP's API gives it, in whatever namespace it is.
+	IndexName = "name"
+	IndexID   = "id"
+	// IndexPipeline lists versions by the object name of their pipeline, newest
+	// first.
+	IndexPipeline = "pipeline"
 	// IndexRun lists tasks and artifacts by the name of their run.
 	IndexRun = "run"
 	// indexCache finds finished tasks by their cache key, newest first.
@@ -43,6 +64,27 @@ func Kinds() []store.Kind {
 		{Name: Runs, New: func() core.Object { return new(skiff.Run) }, Indexes: []store.Index{
 			{Name: IndexActive, Values: activeRuns},
 			{Name: IndexCreated, Values: runsByCreation},
+			{Name: IndexStorage, Values: runsByStorage},
+			{Name: IndexExperiment, Values: runsByExperiment},
+			{Name: IndexState, Values: runsByState},
+			{Name: IndexRecurring, Values: runsByRecurringRun},
+			{Name: IndexName, Values: func(obj core.Object) []string { return []string{nameValue(obj.(*skiff.Run).Spec.DisplayName)} }},
+			{Name: IndexID, Values: byName},
+		}},
+		{Name: Experiments, New: func() core.Object { return new(skiff.Experiment) }, Indexes: []store.Index{
+			{Name: IndexName, Values: func(obj core.Object) []string { return []string{nameValue(obj.(*skiff.Experiment).Spec.DisplayName)} }},
+			{Name: IndexID, Values: byName},
+		}},
+		{Name: RecurringRuns, New: func() core.Object { return new(skiff.RecurringRun) }, Indexes: []store.Index{
+			{Name: IndexExperiment, Values: func(obj core.Object) []string { return []string{obj.(*skiff.RecurringRun).Spec.Experiment} }},
+			{Name: IndexID, Values: byName},
+		}},
+		{Name: Pipelines, New: func() core.Object { return new(kfp.Pipeline) }, Indexes: []store.Index{
+			{Name: IndexID, Values: byUID},
+		}},
+		{Name: Versions, New: func() core.Object { return new(kfp.PipelineVersion) }, Indexes: []store.Index{
+			{Name: IndexPipeline, Values: versionsByPipeline},
+			{Name: IndexID, Values: byUID},
 		}},
 		{Name: Tasks, New: func() core.Object { return new(skiff.Task) }, Indexes: []store.Index{
 			{Name: IndexRun, Values: tasksByRun},
@@ -65,6 +107,59 @@ func activeRuns(obj core.Object) []string {
 func runsByCreation(obj core.Object) []string {
 	return []string{store.TimeValue(obj.Metadata().CreationTimestamp, true)}
 }
+
+// newestFirst is the end of an index value that lists the newest first.
+func newestFirst(obj core.Object) string {
+	return separator + store.TimeValue(obj.Metadata().CreationTimestamp, true)
+}
+
+// The parts of an index value by storage state, as server/kfp writes them too.
+const (
+	storageAvailable = "available"
+	storageArchived  = "archived"
+	storageAll       = "all"
+)
+
+func storageOf(run *skiff.Run) string {
+	if run.Spec.Archived {
+		return storageArchived
+	}
+	return storageAvailable
+}
+
+func runsByStorage(obj core.Object) []string {
+	return []string{storageOf(obj.(*skiff.Run)) + newestFirst(obj)}
+}
+
+func runsByExperiment(obj core.Object) []string {
+	run := obj.(*skiff.Run)
+	experiment := skiff.ExperimentOf(run) + separator
+	return []string{experiment + storageOf(run) + newestFirst(obj), experiment + storageAll + newestFirst(obj)}
+}
+
+func runsByState(obj core.Object) []string {
+	return []string{string(obj.(*skiff.Run).Status.State) + newestFirst(obj)}
+}
+
+func runsByRecurringRun(obj core.Object) []string {
+	if name := obj.(*skiff.Run).Spec.RecurringRun; name != "" {
+		return []string{name + newestFirst(obj)}
+	}
+	return nil
+}
+
+func versionsByPipeline(obj core.Object) []string {
+	return []string{obj.(*kfp.PipelineVersion).Spec.PipelineName + newestFirst(obj)}
+}
+
+func byName(obj core.Object) []string { return []string{obj.Metadata().Name} }
+func byUID(obj core.Object) []string  { return []string{obj.Metadata().UID} }
+
+// nameValue bounds a display name as an index value; the store refuses longer ones.
+func nameValue(name string) string { return name[:min(len(name), maxNameValue)] }
+
+// maxNameValue is more than any list shows of a name.
+const maxNameValue = 256
 
 func tasksByRun(obj core.Object) []string {
 	return []string{obj.(*skiff.Task).Spec.Run}

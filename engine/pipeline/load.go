@@ -113,8 +113,12 @@ func (c *Controller) manifest(ctx context.Context, namespace, name string) (*kfp
 
 // deadline is when the run as a whole must have ended; zero for none.
 func (x *execution) deadline() time.Time {
-	if seconds := x.plat.ActiveDeadlineSeconds(); seconds > 0 && !x.run.CreationTimestamp.IsZero() {
-		return x.run.CreationTimestamp.Add(time.Duration(seconds) * time.Second)
+	from := x.run.CreationTimestamp
+	if retried := x.run.Status.RetriedAt; !retried.IsZero() {
+		from = retried
+	}
+	if seconds := x.plat.ActiveDeadlineSeconds(); seconds > 0 && !from.IsZero() {
+		return from.Add(time.Duration(seconds) * time.Second)
 	}
 	return time.Time{}
 }

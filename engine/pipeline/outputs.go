@@ -73,8 +73,8 @@ func (x *execution) podFailed(ctx context.Context, n *node, pod *core.Pod) {
 		x.settle(n, skiff.StateCanceled, reasonCancelled, "the run was cancelled")
 	case pod.Status.Skiff != nil && pod.Status.Skiff.Infrastructure:
 		x.restart(n, message)
-	case policy != nil && n.task.Status.Attempts <= policy.MaxRetryCount:
-		delay := retryDelay(policy, n.task.Status.Attempts)
+	case policy != nil && n.task.Status.Attempts-n.task.Status.Spent <= policy.MaxRetryCount:
+		delay := retryDelay(policy, n.task.Status.Attempts-n.task.Status.Spent)
 		n.task.Status.State = skiff.StatePending
 		n.task.Status.Reason = "Retrying"
 		n.task.Status.Message = fmt.Sprintf("attempt %d failed: %s", n.task.Status.Attempts, message)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -41,6 +42,14 @@ type Submission struct {
 	CheckImages bool
 	Priority    int32
 	Labels      map[string]string
+	// Description, and what the run belongs to: see skiff.RunSpec. An empty
+	// Experiment is the namespace's default one.
+	Description     string
+	Experiment      string
+	PipelineVersion *skiff.PipelineVersionReference
+	RecurringRun    string
+	ScheduledAt     time.Time
+	ServiceAccount  string
 }
 
 // Check does all the door's checks and writes nothing. What is refused is a
@@ -59,6 +68,13 @@ func (c *Controller) Submit(ctx context.Context, sub Submission) (*skiff.Run, er
 		return nil, err
 	}
 	ops := []store.Op{{Verb: store.Create, Kind: Runs, Object: run}}
+	experiment, err := c.experiment(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	if experiment != nil {
+		ops = append(ops, store.Op{Verb: store.Put, Kind: Experiments, Object: experiment})
+	}
 	_, err = c.store.Get(ctx, store.Key{Kind: Manifests, Namespace: manifest.Namespace, Name: manifest.Name})
 	if errors.Is(err, store.ErrNotFound) {
 		ops = append([]store.Op{{Verb: store.Put, Kind: Manifests, Object: manifest}}, ops...)
@@ -70,6 +86,57 @@ func (c *Controller) Submit(ctx context.Context, sub Submission) (*skiff.Run, er
 	}
 	c.log.Info("run accepted", "run", run.Name, "pipeline", run.Spec.PipelineName)
 	return run, nil
+}
+
+// experiment makes sure that a run's experiment takes runs. It returns the
+// default one where that is still to be made.
+func (c *Controller) experiment(ctx context.Context, run *skiff.Run) (*skiff.Experiment, error) {
+	name := run.Spec.Experiment
+	found, err := store.GetAs[*skiff.Experiment](ctx, c.store, store.Key{Kind: Experiments, Namespace: run.Namespace, Name: name})
+	var problems problem.List
+	switch {
+	case errors.Is(err, store.ErrNotFound) && name == skiff.DefaultExperiment(run.Namespace):
+		return skiff.NewDefaultExperiment(run.Namespace), nil
+	case errors.Is(err, store.ErrNotFound):
+		problems.Add("experiment_id", "there is no experiment %s in namespace %s", name, run.Namespace).Hint = "make it first, or leave it out"
+	case err != nil:
+		return nil, fmt.Errorf("look for experiment %s: %w", name, err)
+	case found.Spec.Archived:
+		problems.Add("experiment_id", "experiment %s (%s) is archived", found.Spec.DisplayName, name).Hint = "unarchive it first, or choose another"
+	}
+	return nil, problems.OrNil()
+}
+
+// Inspect checks a package as Submit does, parameters aside, and returns the
+// manifest that its runs would have. It writes nothing; a refusal is a
+// problem.List.
+func (c *Controller) Inspect(_ context.Context, namespace, filename string, data []byte) (*skiff.PipelineManifest, error) {
+	pkg, err := kfp.Load(filename, data, c.limits)
+	if err != nil {
+		return nil, err
+	}
+	problems := kfp.Validate(pkg, kfp.Checks{Condition: expr.Check, Selector: expr.CheckSelector, Limits: c.limits})
+	if problems = append(problems, c.unsupported(pkg)...); len(problems) > 0 {
+		return nil, named(problems, filename)
+	}
+	return manifestOf(pkg, namespace)
+}
+
+// manifestOf is a package as it is stored.
+func manifestOf(pkg *kfp.Package, namespace string) (*skiff.PipelineManifest, error) {
+	spec, platform, err := pkg.Canonical()
+	if err != nil {
+		return nil, fmt.Errorf("write the pipeline's canonical form: %w", err)
+	}
+	hash := sha256.New()
+	hash.Write(spec)
+	hash.Write([]byte{0})
+	hash.Write(platform)
+	return &skiff.PipelineManifest{
+		TypeMeta:     core.TypeMeta{APIVersion: skiff.APIVersion, Kind: skiff.PipelineManifestKind},
+		ObjectMeta:   core.ObjectMeta{Name: hex.EncodeToString(hash.Sum(nil)), Namespace: namespace},
+		PipelineSpec: spec, PlatformSpec: platform,
+	}, nil
 }
 
 // admit turns a submission into objects, or says everything that is wrong.
@@ -191,22 +258,13 @@ func (c *Controller) checkImages(ctx context.Context, pkg *kfp.Package) problem.
 
 // objects makes what is stored of an accepted submission.
 func (c *Controller) objects(pkg *kfp.Package, sub Submission, parameters map[string]json.RawMessage) (*skiff.Run, *skiff.PipelineManifest, error) {
-	spec, platform, err := pkg.Canonical()
+	manifest, err := manifestOf(pkg, sub.Namespace)
 	if err != nil {
-		return nil, nil, fmt.Errorf("write the pipeline's canonical form: %w", err)
+		return nil, nil, err
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a run id: %w", err)
-	}
-	hash := sha256.New()
-	hash.Write(spec)
-	hash.Write([]byte{0})
-	hash.Write(platform)
-	manifest := &skiff.PipelineManifest{
-		TypeMeta:     core.TypeMeta{APIVersion: skiff.APIVersion, Kind: skiff.PipelineManifestKind},
-		ObjectMeta:   core.ObjectMeta{Name: hex.EncodeToString(hash.Sum(nil)), Namespace: sub.Namespace},
-		PipelineSpec: spec, PlatformSpec: platform,
 	}
 	display := sub.DisplayName
 	if display == "" {
@@ -219,7 +277,13 @@ func (c *Controller) objects(pkg *kfp.Package, sub Submission, parameters map[st
 			DisplayName: display, PipelineName: pkg.Spec.PipelineInfo.Name, Manifest: manifest.Name, Parameters: parameters,
 			PipelineRoot: sub.PipelineRoot, DisableCache: sub.DisableCache, Verbatim: sub.Verbatim, Priority: sub.Priority,
 		},
-		Status: skiff.RunStatus{State: skiff.StatePending, Fake: c.fake},
+		Status: skiff.RunStatus{Fake: c.fake},
 	}
+	run.Spec.Description, run.Spec.PipelineVersion, run.Spec.ServiceAccount = sub.Description, sub.PipelineVersion, sub.ServiceAccount
+	run.Spec.RecurringRun, run.Spec.ScheduledAt = sub.RecurringRun, sub.ScheduledAt
+	if run.Spec.Experiment = sub.Experiment; run.Spec.Experiment == "" {
+		run.Spec.Experiment = skiff.DefaultExperiment(sub.Namespace)
+	}
+	run.Status.Enter(skiff.StatePending, c.now(), "")
 	return run, manifest, nil
 }

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -195,22 +196,8 @@ func runRemovable(obj core.Object) error {
 func (a *API) delete(w http.ResponseWriter, req *http.Request, r *Resource) {
 	key := r.key(req)
 	ctx := req.Context()
-	obj, err := a.store.Get(ctx, key)
-	if err == nil {
-		err = r.Removable(obj)
-	}
+	obj, err := r.remove(ctx, a.store, key)
 	if err != nil {
-		WriteError(w, r.named(err, key.Name))
-		return
-	}
-	for _, dependent := range r.Dependents {
-		if err := a.deleteDependents(req, dependent, key); err != nil {
-			WriteError(w, fmt.Errorf("delete what belongs to %s %s: %w", r.Singular, key.Name, err))
-			return
-		}
-	}
-	op := store.Op{Verb: store.Delete, Kind: r.StoreKind, Key: key, ResourceVersion: obj.Metadata().ResourceVersion}
-	if _, err := a.store.Commit(ctx, op); err != nil {
 		WriteError(w, r.named(err, key.Name))
 		return
 	}
@@ -225,10 +212,36 @@ func (a *API) delete(w http.ResponseWriter, req *http.Request, r *Resource) {
 	})
 }
 
-func (a *API) deleteDependents(req *http.Request, d Dependent, owner store.Key) error {
+// RemoveRun deletes a run as a DELETE of the resource does: one that has ended,
+// with its tasks and pods. A refusal is an *Error.
+func RemoveRun(ctx context.Context, s store.Interface, namespace, name string) error {
+	r := runs()
+	_, err := r.remove(ctx, s, store.Key{Kind: r.StoreKind, Namespace: namespace, Name: name})
+	return err
+}
+
+// remove deletes an object with what depends on it and returns what it was.
+func (r *Resource) remove(ctx context.Context, s store.Interface, key store.Key) (core.Object, error) {
+	obj, err := s.Get(ctx, key)
+	if err == nil {
+		err = r.Removable(obj)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, dependent := range r.Dependents {
+		if err := deleteDependents(ctx, s, dependent, key); err != nil {
+			return nil, fmt.Errorf("delete what belongs to %s %s: %w", r.Singular, key.Name, err)
+		}
+	}
+	_, err = s.Commit(ctx, store.Op{Verb: store.Delete, Kind: r.StoreKind, Key: key, ResourceVersion: obj.Metadata().ResourceVersion})
+	return obj, err
+}
+
+func deleteDependents(ctx context.Context, s store.Interface, d Dependent, owner store.Key) error {
 	opts := store.ListOptions{Kind: d.StoreKind, Namespace: owner.Namespace, Index: d.Index, Prefix: d.Value(owner), Exact: true}
 	for {
-		page, err := a.store.List(req.Context(), opts)
+		page, err := s.List(ctx, opts)
 		if err != nil {
 			return err
 		}
@@ -239,7 +252,7 @@ func (a *API) deleteDependents(req *http.Request, d Dependent, owner store.Key) 
 				Key: store.Key{Kind: d.StoreKind, Namespace: meta.Namespace, Name: meta.Name}})
 		}
 		if len(ops) > 0 {
-			if _, err := a.store.Commit(req.Context(), ops...); err != nil {
+			if _, err := s.Commit(ctx, ops...); err != nil {
 				return err
 			}
 		}

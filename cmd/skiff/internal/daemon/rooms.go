@@ -38,6 +38,24 @@ func (d *daemon) Check(ctx context.Context, s server.Submission) error {
 	return e.pipelines.Check(ctx, pipeline.Submission(s))
 }
 
+// Inspect implements server.Pipelines.
+func (d *daemon) Inspect(ctx context.Context, namespace, filename string, data []byte) (*skiff.PipelineManifest, error) {
+	e, err := d.await(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return e.pipelines.Inspect(ctx, namespace, filename, data)
+}
+
+// Retry implements server.Pipelines.
+func (d *daemon) Retry(ctx context.Context, namespace, name string) error {
+	e, err := d.await(ctx)
+	if err != nil {
+		return err
+	}
+	return e.pipelines.Retry(ctx, namespace, name)
+}
+
 // PodLogs implements server.Logs.
 func (d *daemon) PodLogs(ctx context.Context, namespace, name string, opts server.LogOptions, w io.Writer) error {
 	e, err := d.await(ctx)

@@ -1,0 +1,407 @@
+package kfp
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/api/kfp"
+	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/server/kube"
+	"github.com/skiff-ml/skiff/store"
+)
+
+type listRunsResponse struct {
+	Runs          []*run `json:"runs,omitempty"`
+	TotalSize     int    `json:"total_size,omitempty"`
+	NextPageToken string `json:"next_page_token,omitempty"`
+}
+
+func (a *API) listRuns(r *http.Request) (any, error) {
+	ctx, query := r.Context(), r.URL.Query()
+	namespace, scope := query.Get("namespace"), param(query, "experiment_id")
+	if scope != "" {
+		e, err := a.findExperiment(ctx, scope)
+		if err != nil {
+			return nil, err
+		}
+		namespace = e.Namespace
+	}
+	namespace, err := namespaceOf(namespace)
+	if err != nil {
+		return nil, err
+	}
+	q, err := a.runListing().parse(ctx, query, namespace, scope)
+	if err != nil {
+		return nil, err
+	}
+	page, err := q.run(ctx, a.cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	answer := &listRunsResponse{TotalSize: page.total, NextPageToken: page.next}
+	specs := specCache{}
+	for _, obj := range page.items {
+		message, err := a.runMessage(ctx, obj.(*skiff.Run), specs)
+		if err != nil {
+			return nil, err
+		}
+		answer.Runs = append(answer.Runs, message)
+	}
+	return answer, nil
+}
+
+// specCache keeps the manifests that the runs of one page share.
+type specCache map[string]json.RawMessage
+
+// spec is the pipeline of a manifest; nothing where the manifest is gone.
+func (a *API) spec(ctx context.Context, namespace, name string, known specCache) (json.RawMessage, error) {
+	key := namespace + "/" + name
+	if spec, found := known[key]; found {
+		return spec, nil
+	}
+	m, err := store.GetAs[*skiff.PipelineManifest](ctx, a.cfg.Store, store.Key{Kind: manifestsKind, Namespace: namespace, Name: name})
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the pipeline's manifest: %w", err)
+	}
+	known[key] = specMessage(m.PipelineSpec, m.PlatformSpec)
+	return known[key], nil
+}
+
+// runMessage is a run without its tasks.
+func (a *API) runMessage(ctx context.Context, r *skiff.Run, specs specCache) (*run, error) {
+	m := &run{
+		ExperimentID: skiff.ExperimentOf(r), RunID: r.Name, DisplayName: r.Spec.DisplayName, StorageState: storageState(r.Spec.Archived),
+		Description: r.Spec.Description, ServiceAccount: r.Spec.ServiceAccount, CreatedAt: stamp(r.CreationTimestamp),
+		ScheduledAt: stamp(r.Spec.ScheduledAt), FinishedAt: stamp(r.Status.FinishedAt), State: stateOf(r.Status.State),
+		RecurringRunID: r.Spec.RecurringRun,
+		RuntimeConfig:  &runtimeConfig{Parameters: r.Spec.Parameters, PipelineRoot: r.Spec.PipelineRoot},
+	}
+	if m.ScheduledAt == nil {
+		m.ScheduledAt = m.CreatedAt // it was made to run at once
+	}
+	if r.Status.State == skiff.StateFailed {
+		m.Error = failure(r.Status.Message)
+	}
+	for _, change := range r.Status.History {
+		one := runtimeStatus{UpdateTime: stamp(change.At), State: stateOf(change.State)}
+		if change.State == skiff.StateFailed {
+			one.Error = failure(change.Message)
+		}
+		m.StateHistory = append(m.StateHistory, one)
+	}
+	if v := r.Spec.PipelineVersion; v != nil {
+		m.PipelineVersionReference = &versionReference{PipelineID: v.PipelineID, PipelineVersionID: v.VersionID}
+		return m, nil
+	}
+	var err error
+	m.PipelineSpec, err = a.spec(ctx, r.Namespace, r.Spec.Manifest, specs)
+	return m, err
+}
+
+// stateOf is a RuntimeState; the words are the same.
+func stateOf(s skiff.State) string {
+	if s == "" {
+		return string(skiff.StatePending)
+	}
+	return string(s)
+}
+
+// failure is the error of a run or a task that failed.
+func failure(message string) *status {
+	if message == "" {
+		message = "failed"
+	}
+	return &status{Code: rpcInternal, Message: message}
+}
+
+func (a *API) createRun(r *http.Request) (any, error) {
+	ctx := r.Context()
+	var message run
+	if _, err := body(r, &message); err != nil {
+		return nil, err
+	}
+	if message.ExperimentID == "" {
+		message.ExperimentID = param(r.URL.Query(), "experiment_id")
+	}
+	source := source{spec: message.PipelineSpec, reference: message.PipelineVersionReference, versionID: message.PipelineVersionID,
+		experiment: message.ExperimentID, config: message.RuntimeConfig}
+	s, err := a.submission(ctx, source)
+	if err != nil {
+		return nil, err
+	}
+	if strings.TrimSpace(message.DisplayName) == "" {
+		return nil, badRequest("display_name: is empty; give the run a name")
+	}
+	s.DisplayName, s.Description, s.ServiceAccount = message.DisplayName, message.Description, message.ServiceAccount
+	if problems := kfp.ValidateNames(s.DisplayName, "", s.Description); len(problems) > 0 {
+		return nil, problems
+	}
+	made, err := a.cfg.Engine.Submit(ctx, *s)
+	if err != nil {
+		return nil, err
+	}
+	return a.runMessage(ctx, made, specCache{})
+}
+
+// source is what a run or a recurring run is made from.
+type source struct {
+	spec       json.RawMessage
+	reference  *versionReference
+	versionID  string
+	experiment string
+	config     *runtimeConfig
+	// newest takes the newest version at each run, where none is named.
+	newest bool
+}
+
+// submission turns what a request says into what the engine takes.
+func (a *API) submission(ctx context.Context, from source) (*Submission, error) {
+	s := &Submission{Namespace: defaultNamespace, Experiment: from.experiment, Filename: "pipeline_spec", Package: from.spec}
+	if from.experiment != "" {
+		e, err := a.findExperiment(ctx, from.experiment)
+		if err != nil {
+			return nil, err
+		}
+		s.Namespace = e.Namespace
+	}
+	if from.config != nil {
+		s.Parameters, s.PipelineRoot = from.config.Parameters, from.config.PipelineRoot
+	}
+	if from.reference == nil && from.versionID != "" {
+		from.reference = &versionReference{PipelineVersionID: from.versionID}
+	}
+	switch {
+	case len(from.spec) > 0 && from.reference != nil:
+		return nil, badRequest("want either a pipeline_spec or a pipeline_version_reference, not both")
+	case len(from.spec) > 0:
+		return s, nil
+	case from.reference == nil:
+		return nil, badRequest("want a pipeline_spec or a pipeline_version_reference")
+	}
+	p, v, err := a.findVersion(ctx, from.reference.PipelineID, from.reference.PipelineVersionID)
+	if err != nil {
+		return nil, err
+	}
+	if from.experiment == "" {
+		s.Namespace = v.Namespace
+	}
+	s.Filename = kfp.NameOf(&v.ObjectMeta)
+	s.PipelineVersion = &skiff.PipelineVersionReference{PipelineID: p.UID, VersionID: v.UID}
+	if from.newest && from.reference.PipelineVersionID == "" {
+		s.PipelineVersion.VersionID = ""
+	}
+	s.Package, err = json.Marshal(struct {
+		PipelineSpec json.RawMessage `json:"pipelineSpec"`
+		PlatformSpec json.RawMessage `json:"platformSpec,omitempty"`
+	}{v.Spec.PipelineSpec, v.Spec.PlatformSpec})
+	if err != nil {
+		return nil, fmt.Errorf("encode pipeline version %s: %w", v.UID, err)
+	}
+	return s, nil
+}
+
+func (a *API) findRun(r *http.Request, id string) (*skiff.Run, error) {
+	found, err := find[*skiff.Run](r.Context(), a, runsKind, "run", id)
+	if err != nil {
+		return nil, err
+	}
+	if want := param(r.URL.Query(), "experiment_id"); want != "" && want != skiff.ExperimentOf(found) {
+		return nil, notFound("run", id+" in experiment "+want)
+	}
+	return found, nil
+}
+
+func (a *API) getRun(r *http.Request) (any, error) {
+	found, err := a.findRun(r, r.PathValue("name"))
+	if err != nil {
+		return nil, err
+	}
+	message, err := a.runMessage(r.Context(), found, specCache{})
+	if err != nil {
+		return nil, err
+	}
+	message.RunDetails, err = a.details(r.Context(), found)
+	return message, err
+}
+
+func (a *API) deleteRun(r *http.Request) (any, error) {
+	found, err := a.findRun(r, r.PathValue("name"))
+	if err != nil {
+		return nil, err
+	}
+	if !found.Status.State.Terminal() {
+		return nil, refuse(rpcPrecondition, "run %s is %s; terminate it first and delete it when it has ended", found.Name, found.Status.State)
+	}
+	if err := kube.RemoveRun(r.Context(), a.cfg.Store, found.Namespace, found.Name); err != nil {
+		var refused *kube.Error
+		if errors.As(err, &refused) {
+			return nil, refuse(rpcPrecondition, "%s", refused.Message)
+		}
+		return nil, named(err, "run", found.Name)
+	}
+	return empty(), nil
+}
+
+func (a *API) runAction(r *http.Request) (any, error) {
+	id, verb := action(r)
+	switch verb {
+	case "archive", "unarchive", "terminate", "retry":
+	default:
+		return nil, noAction("runs", verb)
+	}
+	found, err := a.findRun(r, id)
+	if err != nil {
+		return nil, err
+	}
+	ctx := r.Context()
+	switch verb {
+	case "archive":
+		err = a.archiveRun(ctx, found, true)
+	case "unarchive":
+		err = a.archiveRun(ctx, found, false)
+	case "terminate":
+		err = a.terminate(ctx, found)
+	case "retry":
+		err = named(a.cfg.Engine.Retry(ctx, found.Namespace, found.Name), "run", found.Name)
+	}
+	return empty(), err
+}
+
+func (a *API) archiveRun(ctx context.Context, found *skiff.Run, away bool) error {
+	_, err := change(ctx, a, runsKind, "run", found, func(r *skiff.Run) error {
+		if !away && r.Spec.Archived {
+			e, err := store.GetAs[*skiff.Experiment](ctx, a.cfg.Store,
+				store.Key{Kind: experimentsKind, Namespace: r.Namespace, Name: skiff.ExperimentOf(r)})
+			if err == nil && e.Spec.Archived {
+				return refuse(rpcPrecondition, "run %s belongs to experiment %s, which is archived; unarchive that first", r.Name, e.Spec.DisplayName)
+			}
+		}
+		r.Spec.Archived = away
+		return nil
+	})
+	return err
+}
+
+// terminate asks a run to stop. One that has ended is refused, as upstream does.
+func (a *API) terminate(ctx context.Context, found *skiff.Run) error {
+	_, err := change(ctx, a, runsKind, "run", found, func(r *skiff.Run) error {
+		if r.Status.State.Terminal() {
+			return refuse(rpcPrecondition, "run %s has already ended (%s); there is nothing to terminate", r.Name, r.Status.State)
+		}
+		r.Spec.Cancel = true
+		return nil
+	})
+	return err
+}
+
+// runListing is what runs can be listed by.
+func (a *API) runListing() *listing {
+	of := func(f func(*skiff.Run) string) func(core.Object) string {
+		return func(o core.Object) string { return f(o.(*skiff.Run)) }
+	}
+	id, display := text(nameField), text(of(func(r *skiff.Run) string { return r.Spec.DisplayName }))
+	state := enum(of(func(r *skiff.Run) string { return stateOf(r.Status.State) }))
+	none := text(func(core.Object) string { return "" })
+	return &listing{kind: runsKind, choose: chooseRuns, extra: a.metricField, fields: map[string]field{
+		"run_id": id, "id": id, "display_name": display, "name": display,
+		"created_at":       moment(createdAt),
+		"finished_at":      moment(func(o core.Object) time.Time { return o.(*skiff.Run).Status.FinishedAt }),
+		"scheduled_at":     moment(func(o core.Object) time.Time { return o.(*skiff.Run).Spec.ScheduledAt }),
+		"description":      text(of(func(r *skiff.Run) string { return r.Spec.Description })),
+		"storage_state":    enum(of(func(r *skiff.Run) string { return storageState(r.Spec.Archived) })),
+		"status":           state,
+		"state":            state,
+		"namespace":        text(namespaceField),
+		"experiment_id":    text(of(skiff.ExperimentOf)),
+		"recurring_run_id": text(of(func(r *skiff.Run) string { return r.Spec.RecurringRun })),
+		// These name documents, which have no order and no text to look into.
+		"state_history": none, "runtime_details": none,
+	}}
+}
+
+// chooseRuns picks the narrowest index that a list of runs can go by.
+func chooseRuns(q *query) span {
+	created := func(index, prefix string, covered ...int) span {
+		return span{index: index, prefix: prefix, covered: covered, order: "created_at", desc: true}
+	}
+	equals := func(keys ...string) (string, int) {
+		for i, p := range q.filter {
+			for _, key := range keys {
+				if p.op == opEquals && p.key == key {
+					return p.values[0].(string), i
+				}
+			}
+		}
+		return "", -1
+	}
+	if id, i := equals("run_id", "id"); i >= 0 {
+		return span{index: byID, prefix: id, exact: true, covered: []int{i}}
+	}
+	if id, i := equals("recurring_run_id"); i >= 0 && id != "" {
+		return created(byRecurring, id+separator, i)
+	}
+	if name, i := equals("display_name", "name"); i >= 0 && len(name) < maxNameValue {
+		return span{index: byName, prefix: name, exact: true, covered: []int{i}}
+	}
+	storage, at := q.storage()
+	experiment, i := equals("experiment_id")
+	if q.scope != "" {
+		// Another experiment in the filter than in the request: nothing meets both.
+		if i >= 0 && experiment != q.scope {
+			i = -1
+		}
+		experiment = q.scope
+	}
+	if experiment != "" {
+		part := created(byExperiment, experiment+separator+storage+separator)
+		for _, place := range []int{i, at} {
+			if place >= 0 {
+				part.covered = append(part.covered, place)
+			}
+		}
+		return part
+	}
+	if state, i := equals("state", "status"); i >= 0 && q.token.SortBy != "display_name" && q.token.SortBy != "name" {
+		return created(byState, state+separator, i)
+	}
+	if canonical(q.token.SortBy) == "display_name" {
+		return span{index: byName, order: "display_name"}
+	}
+	if storage != storageAll {
+		return created(byStorage, storage+separator, at)
+	}
+	return created(byCreation, "")
+}
+
+// maxNameValue is as far as the index by name holds a name.
+const maxNameValue = 256
+
+// storage is the storage state that the filter asks for, and which predicate
+// says so; "all" where none does.
+func (q *query) storage() (string, int) {
+	words := map[string]string{available: storageAvailable, archived: storageArchived}
+	for i, p := range q.filter {
+		if p.key != "storage_state" || len(p.values) == 0 {
+			continue
+		}
+		word, known := words[p.values[0].(string)]
+		switch {
+		case known && p.op == opEquals:
+			return word, i
+		case known && p.op == opNotEquals && word == storageArchived:
+			return storageAvailable, i
+		case known && p.op == opNotEquals:
+			return storageArchived, i
+		}
+	}
+	return storageAll, -1
+}
