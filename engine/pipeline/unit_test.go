@@ -237,7 +237,7 @@ func TestFingerprint(t *testing.T) {
 		return &fingerprint{
 			Pipeline: "p", Namespace: "n", Parameters: values{"a": 1.0, "b": map[string]any{"y": "<", "x": nil}}.encoded(),
 			Artifacts: map[string][]string{"m": {"1", "2"}}, OutputParams: map[string]string{"o": "STRING"}, OutputArtifacts: map[string]string{"m": "t"},
-			Image: "sha256:i", Command: []string{"c"}, Args: []string{"a"}, Env: []kfp.EnvVar{{Name: "N", Value: "v"}},
+			Image: "sha256:i", Command: []string{"c"}, Args: []string{"a"}, Env: []kfp.EnvVar{{Name: "N", Value: "v"}}, Claims: []string{"c"},
 		}
 	}
 	want := base().hash()
