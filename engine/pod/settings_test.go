@@ -92,6 +92,39 @@ func TestVariablesFromObjects(t *testing.T) {
 	}
 }
 
+// TestSecretsLeaveNoTrace: nothing of a secret that a pod was given is in the
+// state folder when the pod has ended.
+func TestSecretsLeaveNoTrace(t *testing.T) {
+	r := newProcessRig(t)
+	r.secret("s", core.SecretOpaque, map[string]string{"password": secretValue})
+	p := shellPod("a", `test -n "$PASSWORD"`)
+	p.Spec.Containers[0].Env = []core.EnvVar{fromSecret("PASSWORD", "s", "password", nil)}
+	uid := r.create(p).UID
+	if got := r.ended("a"); got.Status.Phase != core.PodSucceeded {
+		t.Fatalf("status = %+v", got.Status)
+	}
+	r.eventually("the pod is cleared up", func() bool { return r.tidied(uid) })
+	err := filepath.WalkDir(r.dir, func(path string, entry os.DirEntry, err error) error {
+		if os.IsNotExist(err) {
+			return nil // its folder is still being emptied
+		}
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if strings.Contains(string(content), "secret-value") || strings.Contains(string(content), "c2VjcmV0LXZhbHVl") {
+			t.Errorf("%s holds the secret", path)
+		}
+		if os.IsNotExist(err) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestNodeWishes: there is one node, so a wish that it does not fulfil is told
 // of and stops nothing.
 func TestNodeWishes(t *testing.T) {

@@ -18,6 +18,7 @@ type daemonFlags struct {
 	containerEn []string
 	containerCA string
 	warmSteps   int
+	nodeLabels  []string
 }
 
 func (f *daemonFlags) register(cmd *cobra.Command) {
@@ -28,6 +29,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.containerEn, "container-env", nil, "KEY=VALUE for every container (a proxy, pip's settings); KEY alone passes the daemon's own")
 	flags.StringVar(&f.containerCA, "container-ca", "", "file of certificate authorities that every container shall trust")
 	flags.IntVar(&f.warmSteps, "warm-steps", 0, "how many steps may have their container wait for their inputs; 0 is twice the CPUs, -1 none")
+	flags.StringArrayVar(&f.nodeLabels, "node-label", nil, "KEY=VALUE, a label of this machine that node selectors are compared with")
 	_ = cmd.RegisterFlagCompletionFunc("runtime", cobra.FixedCompletions(
 		[]string{daemon.RuntimeAuto, daemon.RuntimeDocker, daemon.RuntimeProcess}, cobra.ShellCompDirectiveNoFileComp))
 }
@@ -35,7 +37,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 // given reports whether any of the flags was used on the command line.
 func (f *daemonFlags) given(cmd *cobra.Command) []string {
 	var used []string
-	for _, name := range []string{"runtime", "fake-gpus", "fake-node", "container-env", "container-ca", "warm-steps"} {
+	for _, name := range []string{"runtime", "fake-gpus", "fake-node", "container-env", "container-ca", "warm-steps", "node-label"} {
 		if cmd.Flags().Changed(name) {
 			used = append(used, "--"+name)
 		}
@@ -51,7 +53,7 @@ func (f *daemonFlags) config(a *app) (daemon.Config, error) {
 	}
 	cfg := daemon.Config{
 		StateDir: dir, Runtime: f.runtime, FakeGPUs: f.fakeGPUs, FakeNode: f.fakeNode,
-		ContainerEnv: f.containerEn, ContainerCA: f.containerCA, WarmSteps: f.warmSteps, Version: a.version,
+		ContainerEnv: f.containerEn, ContainerCA: f.containerCA, WarmSteps: f.warmSteps, NodeLabels: f.nodeLabels, Version: a.version,
 	}
 	if err := cfg.Check(); err != nil {
 		return cfg, refuse(err)

@@ -37,6 +37,9 @@ func Background(cfg Config) error {
 	for _, entry := range cfg.ContainerEnv {
 		args = append(args, "--container-env", entry)
 	}
+	for _, entry := range cfg.NodeLabels {
+		args = append(args, "--node-label", entry)
+	}
 	cmd := exec.Command(cfg.Executable, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	// A session of its own: the terminal's signals are not for it.

@@ -71,6 +71,9 @@ type Config struct {
 	// WarmSteps bounds how many steps have a container wait for their inputs;
 	// 0 means twice the machine's CPUs, a negative number none.
 	WarmSteps int
+	// NodeLabels (KEY=VALUE) are what node selectors are compared with, beside
+	// the published ones.
+	NodeLabels []string
 	// Embedded says that the daemon lives inside another command.
 	Embedded bool
 	// Reading answers from what is kept and runs nothing: what is active stays
@@ -120,7 +123,23 @@ func (c *Config) Check() error {
 	if _, err := c.containerEnv(); err != nil {
 		return err
 	}
+	if _, err := c.nodeLabels(); err != nil {
+		return err
+	}
 	return c.checkCA()
+}
+
+// nodeLabels are the labels by key.
+func (c *Config) nodeLabels() (map[string]string, error) {
+	labels := make(map[string]string, len(c.NodeLabels))
+	for _, entry := range c.NodeLabels {
+		key, value, given := strings.Cut(entry, "=")
+		if !given || key == "" || strings.ContainsAny(entry, " \t\n\x00") {
+			return nil, fmt.Errorf("--node-label %q: want KEY=VALUE", entry)
+		}
+		labels[key] = value
+	}
+	return labels, nil
 }
 
 // containerEnv resolves variables that are named without a value.

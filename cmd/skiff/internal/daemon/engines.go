@@ -187,8 +187,13 @@ func (d *daemon) controllers(e *engines, machine runtime.Inventory) error {
 	if err != nil {
 		return err
 	}
+	labels, err := d.cfg.nodeLabels()
+	if err != nil {
+		return err
+	}
 	e.pods, err = pod.New(pod.Config{
-		Store: d.store, Backend: e.backend, Node: e.node, StateDir: d.cfg.StateDir, Logger: d.log,
+		NodeLabels: labels,
+		Store:      d.store, Backend: e.backend, Node: e.node, StateDir: d.cfg.StateDir, Logger: d.log,
 		Volumes: volumes{e.repository}, ClampCPUMilli: machine.CPUMilli, ClampMemoryBytes: machine.MemoryBytes,
 		WarmPods: d.warmSteps(),
 	})
