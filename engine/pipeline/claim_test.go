@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 
@@ -25,9 +26,7 @@ func TestClaimOperations(t *testing.T) {
 	ctx := t.Context()
 	params := func(more values) values {
 		all := values{"access_modes": []any{"ReadWriteOnce"}, "size": "5Mi"}
-		for name, value := range more {
-			all[name] = value
-		}
+		maps.Copy(all, more)
 		return all
 	}
 	for _, tt := range []struct {

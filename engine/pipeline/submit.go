@@ -240,17 +240,25 @@ func (c *Controller) fits(pkg *kfp.Package, _ map[string]json.RawMessage) proble
 // checkImages asks for every image that is written plainly.
 func (c *Controller) checkImages(ctx context.Context, pkg *kfp.Package) problem.List {
 	var problems problem.List
-	asked := map[string]bool{}
-	for _, label := range sortedKeys(pkg.Spec.DeploymentSpec.Executors) {
-		container := pkg.Spec.DeploymentSpec.Executors[label].Container
-		if container == nil || strings.Contains(container.Image, "{{") || asked[container.Image] ||
-			container.Image == createClaimImage || container.Image == deleteClaimImage {
-			continue
+	asked := map[string]bool{createClaimImage: true, deleteClaimImage: true} // stand for what the engine does itself
+	ask := func(field, image string) {
+		if strings.Contains(image, "{{") || asked[image] {
+			return
 		}
-		asked[container.Image] = true
-		_, err := c.images.PrepareImage(ctx, runtime.ImageRequest{Ref: container.Image, Policy: runtime.PullIfNotPresent}, func(runtime.ImageProgress) {})
+		asked[image] = true
+		_, err := c.images.PrepareImage(ctx, runtime.ImageRequest{Ref: image, Policy: runtime.PullIfNotPresent}, func(runtime.ImageProgress) {})
 		if err != nil {
-			problems.Add("deploymentSpec.executors."+label+".container.image", "%w", err)
+			problems.Add(field, "%w", err)
+		}
+	}
+	for _, label := range sortedKeys(pkg.Spec.DeploymentSpec.Executors) {
+		if container := pkg.Spec.DeploymentSpec.Executors[label].Container; container != nil {
+			ask("deploymentSpec.executors."+label+".container.image", container.Image)
+		}
+		if platform := pkg.Platform.Executor(label); platform != nil {
+			for i, container := range platform.InitContainers {
+				ask(fmt.Sprintf("platforms.kubernetes.deploymentSpec.executors.%s.initContainers[%d].image", label, i), container.Image)
+			}
 		}
 	}
 	return problems

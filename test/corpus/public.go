@@ -202,6 +202,13 @@ func refine(p *Pipeline, file string) {
 		"container_with_concat_placeholder.yaml", "container_with_placeholder_in_fstring.yaml":
 		// An image's own files, busybox's shell, and a program that only an image has.
 		c.Runtimes = []string{Docker}
+	case "create_pod_metadata_complex.yaml":
+		// One of its steps asks for variables that nothing in the file sets, and
+		// wants them to be set and empty. The two that ask for metadata get it.
+		c.State, c.Message = Failed, "Pod annotation is None"
+		c.Tasks = map[string]Task{
+			"validate-pod-metadata": {State: Succeeded}, "validate-pod-metadata-2": {State: Succeeded}, "validate-no-pod-metadata": {State: Failed},
+		}
 	case "security_context.yaml":
 		// In a container its user has no home, into which pip would put the
 		// version of the SDK that the file pins.
