@@ -52,6 +52,7 @@ python3 -c 'import venv, ensurepip' 2>/dev/null || { can_install && apt-get inst
 if [[ ${SKIFF_TEST_DOCKER:-1} == 1 ]]; then
   if test/engine.sh && test/images/build.sh; then
     flags+=(-tags docker)
+    need docker-registry docker-registry # a private registry, for credentials
   else
     missing+=("a Docker engine with the test images (said above); SKIFF_TEST_DOCKER=0 leaves those tests out")
   fi

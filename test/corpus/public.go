@@ -192,10 +192,6 @@ func refine(p *Pipeline, file string) {
 	case "embedded_artifact.yaml", "pipeline_with_artifact_custom_path.yaml":
 		// They call what the version of the SDK that they pin does not have yet.
 		c.State, c.Message = Failed, "has no attribute '(EmbeddedInput|set_path)'"
-	case "create_pod_metadata_complex.yaml":
-		// Its last step wants a variable that nothing in the file sets to be
-		// there and empty.
-		c.State, c.Message = Failed, "Pod annotation is None"
 	case "pipeline_with_artifact_upload_download.yaml":
 		c.Needs = append(c.Needs, NeedNetwork) // a data set of a public hub
 	case "modelcar.yaml", "pipeline_with_concat_placeholder.yaml", "container_io.yaml",
