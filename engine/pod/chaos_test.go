@@ -35,6 +35,7 @@ func TestChaos(t *testing.T) {
 		r := openRig(t, dir, w, func(cfg *Config) {
 			cfg.Node.Devices = []scheduler.Device{{UUID: "GPU-0", Healthy: true}, {UUID: "GPU-1", Index: 1, Healthy: true}}
 			cfg.Node.Pools = map[string]int64{"license": 1}
+			cfg.WarmPods = rapid.IntRange(0, 3).Draw(t, "warm")
 		})
 		defer r.close()
 		books := newBooks(r.cfg.Node)
@@ -48,7 +49,9 @@ func TestChaos(t *testing.T) {
 		steps := rapid.IntRange(1, 12).Draw(t, "steps")
 		for range steps {
 			time.Sleep(time.Duration(rng.IntN(15)) * time.Millisecond)
-			switch rapid.IntRange(0, 5).Draw(t, "step") {
+			switch rapid.IntRange(0, 6).Draw(t, "step") {
+			case 5:
+				meddle(r, fmt.Sprintf("p%d", rng.IntN(pods)), func(p *core.Pod) { p.Spec.SchedulingGates = nil })
 			case 0, 1:
 				r.down()
 				r.up()
@@ -74,6 +77,9 @@ func TestChaos(t *testing.T) {
 		w.mu.Lock()
 		w.faults = nil
 		w.mu.Unlock()
+		for i := range pods {
+			meddle(r, fmt.Sprintf("p%d", i), func(p *core.Pod) { p.Spec.SchedulingGates = nil })
+		}
 		for i := range pods {
 			r.until(fmt.Sprintf("p%d", i), "its end", func(p *core.Pod) bool {
 				return p == nil || (p.Status.Phase.Terminal() && p.DeletionTimestamp == nil)
@@ -121,6 +127,10 @@ func chaosPod(t *rapid.T, i int) *core.Pod {
 		limit("cpu", "1500m")(p)
 	case 3:
 		p.Spec.Skiff = &core.PodExtension{Pools: map[string]int64{"license": 1}}
+	}
+	if rapid.IntRange(0, 2).Draw(t, "gated") == 1 {
+		p.Finalizers = []string{core.PodFinalizer}
+		p.Spec.SchedulingGates = []core.SchedulingGate{{Name: core.GateInputs}}
 	}
 	if rapid.Bool().Draw(t, "init") {
 		p.Spec.InitContainers = []core.Container{{Name: "first", Image: "busybox", Command: []string{"run", "3"}}}

@@ -130,6 +130,7 @@ func (c *Controller) refuse(ctx context.Context, rec *record, reason, message st
 		if err != nil && !errors.Is(err, errMoot) {
 			return
 		}
+		c.clearUp(ctx, p.UID) // a container that waited for it, before a restart
 		c.post(ctx, func() {
 			c.drop(p.UID)
 			c.look(ctx, p)
