@@ -72,21 +72,21 @@ func condition(name string) (bool, error) {
 	return err == nil, nil
 }
 
-// kfpVenv is the environment that test/corpus/compile.sh makes, of the version
+// kfpVenv is the environment that test/venv.sh makes, of the version
 // that it names, or the one that SKIFF_TEST_KFP_VENV names instead.
 func kfpVenv() string {
 	if named := os.Getenv("SKIFF_TEST_KFP_VENV"); named != "" {
 		return named
 	}
-	script, err := os.ReadFile("../../test/corpus/compile.sh")
-	if err != nil {
+	script, err := os.ReadFile("../../test/venv.sh")
+	version := regexp.MustCompile(`(?m)^version=(\S+)$`).FindSubmatch(script)
+	if err != nil || version == nil {
 		return ""
 	}
-	version := regexp.MustCompile(`(?m)^version=(\S+)$`).FindSubmatch(script)
 	base := os.Getenv("SKIFF_CACHE")
 	if base == "" {
 		cache, err := os.UserCacheDir()
-		if err != nil || version == nil {
+		if err != nil {
 			return ""
 		}
 		base = filepath.Join(cache, "skiff-dev")
