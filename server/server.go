@@ -45,6 +45,8 @@ type Config struct {
 	// Artifacts opens contents; nil means that they are not served.
 	Artifacts Artifacts
 	Node      NodeSource
+	// Pods runs commands in pods; nil means that there is no such thing.
+	Pods Pods
 	// Backup writes a hot copy of the store; nil means there is no such thing.
 	Backup func(ctx context.Context, w io.Writer) error
 	// AdminToken is what clients on TCP show.

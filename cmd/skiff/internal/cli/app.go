@@ -113,7 +113,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().StringVarP(&a.namespace, "namespace", "n", "default", "namespace (profile) to work in")
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddCommand(
-		a.upCommand(), a.runCommand(), a.getCommand(), a.describeCommand(), a.logsCommand(), a.cancelCommand(), a.compareCommand(),
+		a.upCommand(), a.runCommand(), a.getCommand(), a.describeCommand(), a.logsCommand(), a.cancelCommand(), a.compareCommand(), a.debugCommand(),
 		a.psCommand(), a.topCommand(), a.doctorCommand(), a.versionCommand(), a.backupCommand(), a.restoreCommand(),
 		a.storeCheckCommand(),
 	)
