@@ -65,7 +65,7 @@ func (s *Server) taskLog(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ctx := r.Context()
-	key := store.Key{Kind: "tasks.skiff.dev", Namespace: r.PathValue("namespace"), Name: r.PathValue("name")}
+	key := taskKey(r)
 	out := newLogWriter(w)
 	watcher := &taskWatch{store: s.cfg.Store, key: key}
 	defer watcher.close()
@@ -99,6 +99,10 @@ func (s *Server) taskLog(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+func taskKey(r *http.Request) store.Key {
+	return store.Key{Kind: "tasks.skiff.dev", Namespace: r.PathValue("namespace"), Name: r.PathValue("name")}
 }
 
 func getTask(ctx context.Context, s store.Interface, key store.Key) (*skiff.Task, error) {

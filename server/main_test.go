@@ -182,7 +182,7 @@ func newFixture(t *testing.T) *fixture {
 	})
 	r := &rooms{store: s, logs: map[string]string{}}
 	srv, err := server.New(server.Config{
-		Store: s, Pipelines: r, Logs: r, Node: r, Artifacts: r, AdminToken: token, Peers: ports{},
+		Store: s, Pipelines: r, Logs: r, Node: r, Artifacts: r, Pods: r, AdminToken: token, Peers: ports{},
 		Backup:  s.Backup,
 		Version: server.VersionInfo{Major: "1", Minor: "33", GitVersion: "test"},
 		Now:     func() time.Time { return now.Add(90 * time.Second) },

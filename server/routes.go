@@ -49,6 +49,13 @@ func (s *Server) ownRoutes() []route.Route {
 		{Method: http.MethodGet, Path: root + "/node", Verb: "get", Group: group, Resource: "node", Handler: http.HandlerFunc(s.node)},
 		{Method: http.MethodGet, Path: root + "/usage", Verb: "list", Group: group, Resource: "usage", Handler: http.HandlerFunc(s.usage)},
 	}
+	if s.cfg.Pods != nil {
+		routes = append(routes,
+			route.Route{Method: http.MethodPost, Path: inNamespace + "/tasks/{name}/debug", Verb: "create", Resource: "pods",
+				Handler: http.HandlerFunc(s.debugTask)},
+			route.Route{Method: http.MethodGet, Path: podNamespace + "/pods/{name}/exec", Verb: "create", Resource: "pods",
+				Subresource: "exec", Stream: true, Handler: http.HandlerFunc(s.podExec)})
+	}
 	if s.cfg.Artifacts != nil {
 		routes = append(routes, route.Route{Method: http.MethodGet, Path: inNamespace + "/artifacts/{name}/content", Verb: "get",
 			Group: group, Resource: "artifacts", Subresource: "content", Handler: http.HandlerFunc(s.artifactContent)})

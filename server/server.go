@@ -46,6 +46,8 @@ type Config struct {
 	// Artifacts opens contents; nil means that they are not served.
 	Artifacts Artifacts
 	Node      NodeSource
+	// Pods runs commands in pods; nil means that there is no such thing.
+	Pods Pods
 	// Backup writes a hot copy of the store; nil means there is no such thing.
 	Backup func(ctx context.Context, w io.Writer) error
 	// PipelineSources says from where pipelines may be fetched by address.

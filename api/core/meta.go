@@ -91,6 +91,10 @@ const (
 	LabelTask = "skiff.dev/task"
 	LabelPod  = "skiff.dev/pod"
 
+	// LabelDebug marks a pod that was made to look around in; as an annotation
+	// it names the pod that it is like.
+	LabelDebug = "skiff.dev/debug"
+
 	// LabelStore carries the id of the store a container belongs to, so that
 	// two daemons on one Docker engine leave each other's alone.
 	LabelStore = "skiff.dev/store"

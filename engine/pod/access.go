@@ -86,11 +86,26 @@ func (c *Controller) statsOf(ctx context.Context, r *run) (runtime.Stats, error)
 	return sum, nil
 }
 
-// Exec runs a command in a running container of a pod (empty: its first).
+// Exec runs a command in a running container of a pod (empty: its first), with
+// the environment and in the folder of the container's own command.
 func (c *Controller) Exec(ctx context.Context, namespace, name, container string, req runtime.ExecRequest) (int, error) {
 	con, err := c.runningContainer(ctx, namespace, name, container)
 	if err != nil {
 		return 0, err
+	}
+	p, err := store.GetAs[*core.Pod](ctx, c.store, store.Key{Kind: KindName, Namespace: namespace, Name: name})
+	if err != nil {
+		return 0, err
+	}
+	for _, one := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
+		if one.Name != con.Labels[core.LabelContainer] {
+			continue
+		}
+		env, _ := environment(one.Env)
+		if p.Status.Claim == nil || len(p.Status.Claim.GPUs) == 0 {
+			env = slices.DeleteFunc(env, asksForDevices)
+		}
+		req.Env, req.Dir = slices.Concat(env, req.Env), cmp.Or(req.Dir, one.WorkingDir)
 	}
 	return c.backend.Exec(ctx, con.ID, req)
 }

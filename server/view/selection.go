@@ -42,9 +42,9 @@ func (f Field) Of(run *Run) (json.RawMessage, bool) {
 	}
 	for _, metrics := range [][]Metric{run.Metrics, classification(run)} {
 		names := qualified(metrics)
-		for i := len(metrics) - 1; i >= 0; i-- {
-			if names[i] == f.Name || metrics[i].Name == f.Name {
-				return metrics[i].Value, true
+		for i, m := range slices.Backward(metrics) {
+			if names[i] == f.Name || m.Name == f.Name {
+				return m.Value, true
 			}
 		}
 	}

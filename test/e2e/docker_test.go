@@ -59,3 +59,23 @@ func TestContainersNeedAToken(t *testing.T) {
 		}
 	}
 }
+
+// TestDebugDocker: a step's container again, whose outputs spoil no result.
+func TestDebugDocker(t *testing.T) {
+	d := newDaemon(t, "--runtime", "docker")
+	doc := document(t, d.skiff(t.Context(), "run", "../../cmd/skiff/testdata/pipelines/greet.yaml", "-p", "name=it's $HOME", "-o", "json"))
+	if doc.State != "SUCCEEDED" {
+		t.Fatalf("state %s: %s", doc.State, doc.Message)
+	}
+	model := "/minio/mlpipeline/v2/artifacts/greet/" + doc.RunID + "/greet/1/model"
+	got := d.skiff(t.Context(), "debug", doc.RunID+"/greet", "--", "sh", "-c",
+		"/tmp/skiff/command.sh && cat /tmp/kfp/outputs/text && echo spoilt > "+model+" && echo index $KFP_RETRY_INDEX && exit 7")
+	if got.code != 7 || !strings.Contains(got.stdout, "hello it's $HOME") || !strings.Contains(got.stdout, "index 0") {
+		t.Errorf("%+v", got)
+	}
+	content, err := os.ReadFile(filepath.Join(d.state, "artifacts", "default", model))
+	if err != nil || string(content) != "weights" {
+		t.Errorf("%q %v", content, err)
+	}
+	d.noContainers(t.Context())
+}

@@ -114,7 +114,7 @@ func (a *app) root() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddCommand(
 		a.upCommand(), a.runCommand(), a.getCommand(), a.describeCommand(), a.logsCommand(), a.cancelCommand(), a.compareCommand(),
-		a.secretCommand(), a.configMapCommand(), a.claimCommand(),
+		a.debugCommand(), a.secretCommand(), a.configMapCommand(), a.claimCommand(),
 		a.psCommand(), a.topCommand(), a.doctorCommand(), a.versionCommand(), a.backupCommand(), a.restoreCommand(),
 		a.storeCheckCommand(),
 	)

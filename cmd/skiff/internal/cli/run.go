@@ -97,7 +97,7 @@ func (a *app) run(cmd *cobra.Command, file string, opts *runOptions) error {
 		return err
 	}
 	defer session.close()
-	if err := session.checkFlags(cmd, opts); err != nil {
+	if err := session.checkFlags(cmd, &opts.daemonFlags); err != nil {
 		return refuse(err)
 	}
 	run, err := session.client.Submit(cmd.Context(), submission, opts.dryRun)
@@ -254,7 +254,7 @@ func readParams(file string) (map[string]json.RawMessage, error) {
 
 // checkFlags refuses a daemon's flags where the daemon is already up: they
 // would silently have no effect.
-func (s *session) checkFlags(cmd *cobra.Command, opts *runOptions) error {
+func (s *session) checkFlags(cmd *cobra.Command, opts *daemonFlags) error {
 	used := opts.given(cmd)
 	if s.started || len(used) == 0 {
 		return nil

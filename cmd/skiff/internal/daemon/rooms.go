@@ -8,6 +8,7 @@ import (
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/engine/pipeline"
 	"github.com/skiff-ml/skiff/engine/pod"
+	"github.com/skiff-ml/skiff/runtime"
 	"github.com/skiff-ml/skiff/server"
 	"github.com/skiff-ml/skiff/server/view"
 )
@@ -18,6 +19,7 @@ var (
 	_ server.Logs       = (*daemon)(nil)
 	_ server.NodeSource = (*daemon)(nil)
 	_ server.Artifacts  = (*daemon)(nil)
+	_ server.Pods       = (*daemon)(nil)
 )
 
 // Submit implements server.Pipelines. It waits for the engines.
@@ -92,4 +94,45 @@ func (d *daemon) Usage(ctx context.Context) ([]view.Usage, error) {
 		all = append(all, usage)
 	}
 	return all, nil
+}
+
+// Debug implements server.Pods.
+func (d *daemon) Debug(ctx context.Context, namespace, name string) (*server.DebugPod, error) {
+	e, err := d.await(ctx)
+	if err != nil {
+		return nil, err
+	}
+	made, command, err := e.pods.Debug(ctx, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	return &server.DebugPod{Pod: made.Name, Image: made.Spec.Containers[0].Image, Command: command}, nil
+}
+
+// Exec implements server.Pods.
+func (d *daemon) Exec(ctx context.Context, namespace, name, container string, req server.ExecRequest) (int, error) {
+	e, err := d.await(ctx)
+	if err != nil {
+		return 0, err
+	}
+	sizes := make(chan runtime.TerminalSize, 1)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			case size := <-req.Resize:
+				select {
+				case sizes <- runtime.TerminalSize(size):
+				case <-done:
+					return
+				}
+			}
+		}
+	}()
+	return e.pods.Exec(ctx, namespace, name, container, runtime.ExecRequest{
+		Argv: req.Argv, Stdin: req.Stdin, Stdout: req.Stdout, Stderr: req.Stderr, TTY: req.TTY, Resize: sizes,
+	})
 }
