@@ -25,7 +25,7 @@ func TestDebugPod(t *testing.T) {
 			}},
 			Volumes: []core.Volume{
 				{Name: "artifacts", Artifact: &core.ArtifactVolume{Key: "minio"}}, {Name: "outputs", Artifact: &core.ArtifactVolume{Key: "minio/out"}},
-				{Name: "claim", PersistentVolumeClaim: &core.PersistentVolumeClaim{ClaimName: "c"}},
+				{Name: "claim", PersistentVolumeClaim: &core.PersistentVolumeClaimVolume{ClaimName: "c"}},
 			},
 			Skiff: &core.PodExtension{
 				Directories: []string{"/tmp/kfp/outputs"}, Outputs: []core.OutputFile{{Name: "x", Path: "/x"}}, Links: []core.Link{{Path: "minio:", Target: "/minio"}},

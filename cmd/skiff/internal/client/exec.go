@@ -34,11 +34,6 @@ func (c *Client) Debug(ctx context.Context, namespace, task string) (*server.Deb
 	return made, c.callJSON(ctx, request{method: http.MethodPost, path: kinds()["tasks"].path(namespace, task, "debug")}, made)
 }
 
-// Delete removes an object.
-func (c *Client) Delete(ctx context.Context, kind Kind, namespace, name string) error {
-	return c.callJSON(ctx, request{method: http.MethodDelete, path: kind.path(namespace, name)}, &json.RawMessage{})
-}
-
 // Exec runs a command in a pod's first container and returns its exit code. An
 // error with a code that is not 0 says why the command could not be run.
 func (c *Client) Exec(ctx context.Context, namespace, pod string, opts ExecOptions) (int, error) {
