@@ -115,7 +115,9 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.upCommand(), a.runCommand(), a.getCommand(), a.describeCommand(), a.logsCommand(), a.cancelCommand(),
 		a.psCommand(), a.topCommand(), a.doctorCommand(), a.versionCommand(), a.backupCommand(), a.restoreCommand(),
-		a.storeCheckCommand(),
+		a.storeCheckCommand(), a.pipelineCommand(), a.retryCommand(),
+		a.archiveCommand("archive", "is archived", "Put runs or experiments away"),
+		a.archiveCommand("unarchive", "is available", "Take runs or experiments out of the archive"), a.deleteCommand(),
 	)
 	wrapArgErrors(root)
 	return root

@@ -17,6 +17,7 @@ type daemonFlags struct {
 	fakeNode    string
 	containerEn []string
 	containerCA string
+	sources     string
 }
 
 func (f *daemonFlags) register(cmd *cobra.Command) {
@@ -26,6 +27,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.fakeNode, "fake-node", "", "declare a larger machine, as in cpu=64,mem=256Gi")
 	flags.StringArrayVar(&f.containerEn, "container-env", nil, "KEY=VALUE for every container (a proxy, pip's settings); KEY alone passes the daemon's own")
 	flags.StringVar(&f.containerCA, "container-ca", "", "file of certificate authorities that every container shall trust")
+	flags.StringVar(&f.sources, "pipeline-urls", daemon.SourcesOff, "off, public or any: from which addresses clients may have pipelines fetched")
 	_ = cmd.RegisterFlagCompletionFunc("runtime", cobra.FixedCompletions(
 		[]string{daemon.RuntimeAuto, daemon.RuntimeDocker, daemon.RuntimeProcess}, cobra.ShellCompDirectiveNoFileComp))
 }
@@ -33,7 +35,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 // given reports whether any of the flags was used on the command line.
 func (f *daemonFlags) given(cmd *cobra.Command) []string {
 	var used []string
-	for _, name := range []string{"runtime", "fake-gpus", "fake-node", "container-env", "container-ca"} {
+	for _, name := range []string{"runtime", "fake-gpus", "fake-node", "container-env", "container-ca", "pipeline-urls"} {
 		if cmd.Flags().Changed(name) {
 			used = append(used, "--"+name)
 		}
@@ -49,7 +51,7 @@ func (f *daemonFlags) config(a *app) (daemon.Config, error) {
 	}
 	cfg := daemon.Config{
 		StateDir: dir, Runtime: f.runtime, FakeGPUs: f.fakeGPUs, FakeNode: f.fakeNode,
-		ContainerEnv: f.containerEn, ContainerCA: f.containerCA, Version: a.version,
+		ContainerEnv: f.containerEn, ContainerCA: f.containerCA, PipelineURLs: f.sources, Version: a.version,
 	}
 	if err := cfg.Check(); err != nil {
 		return cfg, refuse(err)

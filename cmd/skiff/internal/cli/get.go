@@ -45,6 +45,11 @@ func (a *app) getCommand() *cobra.Command {
 		"tasks":     "Show tasks, or one task (RUN/TASK)",
 		"pods":      "Show pods",
 		"artifacts": "Show artifacts",
+
+		"experiments":      "Show experiments",
+		"recurringruns":    "Show recurring runs",
+		"pipelines":        "Show uploaded pipelines",
+		"pipelineversions": "Show versions of uploaded pipelines",
 	} {
 		cmd.AddCommand(a.getKindCommand(plural, short))
 	}

@@ -19,6 +19,14 @@ const (
 	RuntimeProcess = "process"
 )
 
+// Values of Config.PipelineURLs: from nowhere, from addresses of the internet, or
+// from those of this machine and its networks, too.
+const (
+	SourcesOff    = "off"
+	SourcesPublic = "public"
+	SourcesAny    = "any"
+)
+
 // DefaultListen is on the loopback alone: the API is the machine's root.
 const DefaultListen = "127.0.0.1:7433"
 
@@ -54,6 +62,9 @@ type Config struct {
 	// ContainerCA a file of certificate authorities. Every container gets both.
 	ContainerEnv []string
 	ContainerCA  string
+	// PipelineURLs is off, public or any: from where pipelines are fetched that
+	// clients name by address; empty is off.
+	PipelineURLs string
 	// Embedded says that the daemon lives inside another command.
 	Embedded bool
 	// Reading answers from what is kept and runs nothing: what is active stays
@@ -81,6 +92,11 @@ func (c *Config) Check() error {
 	case "", RuntimeAuto, RuntimeDocker, RuntimeProcess:
 	default:
 		return fmt.Errorf("--runtime %q: want %s, %s or %s", c.Runtime, RuntimeAuto, RuntimeDocker, RuntimeProcess)
+	}
+	switch c.PipelineURLs {
+	case "", SourcesOff, SourcesPublic, SourcesAny:
+	default:
+		return fmt.Errorf("--pipeline-urls %q: want %s, %s or %s", c.PipelineURLs, SourcesOff, SourcesPublic, SourcesAny)
 	}
 	if c.Listen != "" {
 		if _, _, err := net.SplitHostPort(c.Listen); err != nil {
