@@ -131,6 +131,10 @@ func (a *API) listRecurringRuns(r *http.Request) (any, error) {
 	return answer, nil
 }
 
+// notTriggered is what every recurring run says of itself, as its error, as long
+// as nothing makes runs from schedules: whoever made it must not wait in vain.
+const notTriggered = "the schedule is kept, but this release of skiff makes no runs from it yet; start them by other means, such as cron with skiff run"
+
 // scheduleOf reads a trigger.
 func scheduleOf(t *trigger) (skiff.Schedule, error) {
 	switch {
@@ -171,6 +175,7 @@ func (a *API) createRecurringRun(r *http.Request) (any, error) {
 	made := &skiff.RecurringRun{
 		TypeMeta:   core.TypeMeta{APIVersion: skiff.APIVersion, Kind: skiff.RecurringRunKind},
 		ObjectMeta: core.ObjectMeta{Name: uuid.NewString()},
+		Status:     skiff.RecurringRunStatus{Message: notTriggered},
 	}
 	ops, err := a.applyRecurring(ctx, made, &message)
 	if err != nil {
@@ -286,7 +291,7 @@ func (a *API) updateRecurringRun(r *http.Request) (any, error) {
 		return nil, err
 	}
 	found, err = change(ctx, a, recurringRunsKind, "recurring run", found, func(r *skiff.RecurringRun) error {
-		r.Spec, r.Status.UpdatedAt, r.Status.Message = after.Spec, time.Now().UTC(), ""
+		r.Spec, r.Status.UpdatedAt, r.Status.Message = after.Spec, time.Now().UTC(), notTriggered
 		return nil
 	})
 	if err != nil {

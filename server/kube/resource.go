@@ -110,7 +110,7 @@ const skiffGroup, skiffVersion = "skiff.dev", "v1alpha1"
 
 // Resources is everything that is served. A kind is declared here alone.
 func Resources() []Resource {
-	return []Resource{runs(), tasks(), artifacts(), pods(), secrets(), configMaps(), claims()}
+	return append([]Resource{runs(), tasks(), artifacts(), pods(), secrets(), configMaps(), claims()}, kfpResources()...)
 }
 
 func runs() Resource {

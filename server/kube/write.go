@@ -120,7 +120,7 @@ func (r *Resource) checkIdentity(before, after core.Object) error {
 	return nil
 }
 
-// patchRun lets clients cancel a run and change its labels; all else about a
+// patchRun lets clients cancel a run, archive it and change its labels; all else about a
 // run is fixed when it is made, or is an observation.
 func patchRun(before, after core.Object) error {
 	b, a := before.(*skiff.Run), after.(*skiff.Run)
@@ -136,9 +136,9 @@ func patchRun(before, after core.Object) error {
 			Message: fmt.Sprintf("run %s has already ended (%s); there is nothing to cancel", b.Name, b.Status.State)}
 	}
 	spec := b.Spec
-	spec.Cancel = a.Spec.Cancel
+	spec.Cancel, spec.Archived = a.Spec.Cancel, a.Spec.Archived
 	if !equalJSON(spec, a.Spec) {
-		return invalid("spec: only spec.cancel can be changed")
+		return invalid("spec: only spec.cancel and spec.archived can be changed")
 	}
 	if !equalJSON(b.Status, a.Status) {
 		return invalid("status: is what skiff observed and cannot be set")

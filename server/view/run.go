@@ -30,6 +30,11 @@ type Run struct {
 	Parameters   map[string]json.RawMessage `json:"parameters"`
 	Outputs      map[string]json.RawMessage `json:"outputs"`
 	PipelineRoot string                     `json:"pipeline_root,omitempty"`
+	// Experiment is the id of the experiment that the run belongs to.
+	Experiment string `json:"experiment,omitempty"`
+	Archived   bool   `json:"archived,omitempty"`
+	// Retries counts how often the run was taken up again after it had ended.
+	Retries int `json:"retries,omitempty"`
 	// OutputArtifacts maps the pipeline's output artifacts to ids in Artifacts.
 	OutputArtifacts map[string][]string `json:"output_artifacts,omitempty"`
 	Tasks           []Task              `json:"tasks"`
@@ -119,6 +124,7 @@ func BuildRun(ctx context.Context, s store.Interface, run *skiff.Run) (*Run, err
 		Created: run.CreationTimestamp, Started: timeOrNil(run.Status.StartedAt), Finished: timeOrNil(run.Status.FinishedAt),
 		Parameters: orEmpty(run.Spec.Parameters), Outputs: orEmpty(run.Status.Outputs),
 		OutputArtifacts: run.Status.OutputArtifacts, PipelineRoot: run.Spec.PipelineRoot, Fake: run.Status.Fake,
+		Experiment: skiff.ExperimentOf(run), Archived: run.Spec.Archived, Retries: run.Spec.Retries,
 		Tasks: []Task{}, Metrics: []Metric{}, Artifacts: []Artifact{},
 	}
 	paths := map[string]string{}

@@ -51,6 +51,10 @@ func (a *app) getCommand() *cobra.Command {
 		"secrets":                "Show secrets: their names, types and keys, never their values",
 		"configmaps":             "Show config maps",
 		"persistentvolumeclaims": "Show volume claims",
+		"experiments":            "Show experiments",
+		"recurringruns":          "Show recurring runs",
+		"pipelines":              "Show uploaded pipelines",
+		"pipelineversions":       "Show versions of uploaded pipelines",
 	} {
 		cmd.AddCommand(a.getKindCommand(plural, short))
 	}

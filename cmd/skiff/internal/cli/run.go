@@ -42,6 +42,7 @@ type runOptions struct {
 	verbatim    bool
 	checkImages bool
 	dryRun      bool
+	experiment  string
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -73,6 +74,7 @@ func (a *app) runCommand() *cobra.Command {
 	flags.StringVar(&opts.root, "pipeline-root", "", "where artifacts go, in place of the pipeline's own root")
 	flags.StringToStringVar(&opts.labels, "label", nil, "a label of the run, KEY=VALUE; may be given again")
 	flags.Int32Var(&opts.priority, "priority", 0, "runs of a higher priority get the machine first")
+	flags.StringVar(&opts.experiment, "experiment", "", "the experiment that the run belongs to, by name or id; made where there is none")
 	flags.BoolVar(&opts.follow, "follow", false, "show the progress of every step")
 	flags.BoolVar(&opts.detach, "detach", false, "print the run's id and return")
 	flags.BoolVar(&opts.noCache, "no-cache", false, "run every step anew")
@@ -99,6 +101,11 @@ func (a *app) run(cmd *cobra.Command, file string, opts *runOptions) error {
 	defer session.close()
 	if err := session.checkFlags(cmd, &opts.daemonFlags); err != nil {
 		return refuse(err)
+	}
+	if opts.experiment != "" && !opts.dryRun {
+		if submission.Experiment, err = a.experimentID(cmd.Context(), session.client, opts.experiment); err != nil {
+			return err
+		}
 	}
 	run, err := session.client.Submit(cmd.Context(), submission, opts.dryRun)
 	if client.Invalid(err) {

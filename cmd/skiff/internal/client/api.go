@@ -19,7 +19,10 @@ import (
 	"github.com/skiff-ml/skiff/store"
 )
 
-const skiffRoot = "/apis/skiff.dev/v1alpha1"
+const (
+	skiffRoot = "/apis/skiff.dev/v1alpha1"
+	kfpRoot   = "/apis/pipelines.kubeflow.org/v2beta1"
+)
 
 // Kind is a resource as its path is made.
 type Kind struct{ root, plural string }
@@ -30,6 +33,8 @@ func kinds() map[string]Kind {
 		"runs": {skiffRoot, "runs"}, "tasks": {skiffRoot, "tasks"},
 		"artifacts": {skiffRoot, "artifacts"}, "pods": {"/api/v1", "pods"},
 		"persistentvolumeclaims": {"/api/v1", "persistentvolumeclaims"}, "secrets": {"/api/v1", "secrets"}, "configmaps": {"/api/v1", "configmaps"},
+		"experiments": {skiffRoot, "experiments"}, "recurringruns": {skiffRoot, "recurringruns"},
+		"pipelines": {kfpRoot, "pipelines"}, "pipelineversions": {kfpRoot, "pipelineversions"},
 	}
 }
 

@@ -203,10 +203,25 @@ const maxStatus = 4 << 20
 func statusError(res *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxStatus))
 	var status kube.Status
+	if rpc, is := rpcStatus(body); err == nil && is {
+		return &StatusError{kube.Status{Code: res.StatusCode, Message: rpc}}
+	}
 	if err != nil || json.Unmarshal(body, &status) != nil || status.Kind != "Status" {
 		status = kube.Status{Code: res.StatusCode, Message: fmt.Sprintf("the daemon answered %s: %s", res.Status, bytes.TrimSpace(body))}
 	}
 	return &StatusError{status}
+}
+
+// rpcStatus is the message of a google.rpc.Status, the body of refusals of the
+// API of Kubeflow Pipelines.
+func rpcStatus(body []byte) (message string, is bool) {
+	var status struct {
+		Kind    string `json:"kind"`
+		Code    int    `json:"code"`
+		Message string `json:"message"`
+	}
+	err := json.Unmarshal(body, &status)
+	return status.Message, err == nil && status.Kind == "" && status.Code > 0 && status.Message != ""
 }
 
 // getJSON reads a document.

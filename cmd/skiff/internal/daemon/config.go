@@ -25,6 +25,14 @@ const (
 	LoopbackOff = "off"
 )
 
+// Values of Config.PipelineURLs: from nowhere, from addresses of the internet, or
+// from those of this machine and its networks, too.
+const (
+	SourcesOff    = "off"
+	SourcesPublic = "public"
+	SourcesAny    = "any"
+)
+
 // DefaultListen is on the loopback alone: the API is the machine's root.
 const DefaultListen = "127.0.0.1:7433"
 
@@ -74,6 +82,9 @@ type Config struct {
 	// NodeLabels (KEY=VALUE) are what node selectors are compared with, beside
 	// the published ones.
 	NodeLabels []string
+	// PipelineURLs is off, public or any: from where pipelines are fetched that
+	// clients name by address; empty is off.
+	PipelineURLs string
 	// Embedded says that the daemon lives inside another command.
 	Embedded bool
 	// Reading answers from what is kept and runs nothing: what is active stays
@@ -101,6 +112,11 @@ func (c *Config) Check() error {
 	case "", RuntimeAuto, RuntimeDocker, RuntimeProcess:
 	default:
 		return fmt.Errorf("--runtime %q: want %s, %s or %s", c.Runtime, RuntimeAuto, RuntimeDocker, RuntimeProcess)
+	}
+	switch c.PipelineURLs {
+	case "", SourcesOff, SourcesPublic, SourcesAny:
+	default:
+		return fmt.Errorf("--pipeline-urls %q: want %s, %s or %s", c.PipelineURLs, SourcesOff, SourcesPublic, SourcesAny)
 	}
 	if c.Listen != "" {
 		if _, _, err := net.SplitHostPort(c.Listen); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/skiff-ml/skiff/server"
 	"github.com/skiff-ml/skiff/server/auth"
+	"github.com/skiff-ml/skiff/server/kfp"
 	"github.com/skiff-ml/skiff/server/listen"
 	"github.com/skiff-ml/skiff/store"
 )
@@ -92,7 +93,8 @@ func (d *daemon) listen(ctx context.Context) (*server.Server, []net.Listener, er
 		Backup: func(ctx context.Context, w io.Writer) error { return d.store.Backup(ctx, w) },
 		Version: server.VersionInfo{Major: "1", Minor: "33", GitVersion: "v1.33.0+skiff", SkiffVersion: d.cfg.Version,
 			GoVersion: goruntime.Version(), Platform: goruntime.GOOS + "/" + goruntime.GOARCH},
-		Logger: d.log,
+		PipelineSources: kfp.Sources{Public: d.cfg.PipelineURLs == SourcesPublic, Private: d.cfg.PipelineURLs == SourcesAny},
+		Logger:          d.log,
 	})
 	if err != nil {
 		return nil, nil, err
