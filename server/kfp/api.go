@@ -250,8 +250,7 @@ func named(err error, what, name string) error {
 func change[T core.Object](ctx context.Context, a *API, kind, what string, obj T, fn func(T) error) (T, error) {
 	meta := obj.Metadata()
 	changed, err := store.ModifyAs(ctx, a.cfg.Store, store.Key{Kind: kind, Namespace: meta.Namespace, Name: meta.Name}, fn)
-	var own *refusal
-	if errors.As(err, &own) {
+	if _, own := errors.AsType[*refusal](err); own {
 		return changed, err
 	}
 	return changed, named(err, what, meta.Name)

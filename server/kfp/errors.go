@@ -112,8 +112,7 @@ func statusOf(err error) (status, int) {
 		code = rpcUnavailable
 	}
 	answer := status{Code: code, Message: err.Error(), Error: err.Error()}
-	var list problem.List
-	if errors.As(err, &list) {
+	if list, refused := errors.AsType[problem.List](err); refused {
 		for _, p := range list {
 			answer.Details = append(answer.Details, detail{Type: "type.googleapis.com/skiff.dev.Problem",
 				Field: p.Field, Line: p.Line, Reason: p.Err.Error(), Hint: p.Hint})

@@ -242,8 +242,7 @@ func (a *API) deleteRun(r *http.Request) (any, error) {
 		return nil, refuse(rpcPrecondition, "run %s is %s; terminate it first and delete it when it has ended", found.Name, found.Status.State)
 	}
 	if err := kube.RemoveRun(r.Context(), a.cfg.Store, found.Namespace, found.Name); err != nil {
-		var refused *kube.Error
-		if errors.As(err, &refused) {
+		if refused, is := errors.AsType[*kube.Error](err); is {
 			return nil, refuse(rpcPrecondition, "%s", refused.Message)
 		}
 		return nil, named(err, "run", found.Name)
