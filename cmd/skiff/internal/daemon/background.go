@@ -26,6 +26,7 @@ func Background(cfg Config) error {
 	args := []string{"up", "--until-idle", "--listen", "", "--state-dir", cfg.StateDir}
 	for flag, value := range map[string]string{
 		"--runtime": cfg.Runtime, "--fake-gpus": cfg.FakeGPUs, "--fake-node": cfg.FakeNode, "--container-ca": cfg.ContainerCA,
+		"--pipeline-urls": cfg.PipelineURLs,
 	} {
 		if value != "" {
 			args = append(args, flag, value)
