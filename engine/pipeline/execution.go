@@ -275,6 +275,9 @@ func (x *execution) flush(ctx context.Context) error {
 			return nil
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case errors.Is(err, store.ErrNotFound) && len(x.lifted)+len(x.dropped) > 0 && attempt < maxRestarts:
+			// A gated pod went away between its reading and the commit: the next
+			// look finds it gone. Where it was the run, that stays not found.
 		case errors.Is(err, store.ErrNotFound):
 			// The run, or what belongs to it, was deleted under us.
 			return fmt.Errorf("write run %s: %w", x.run.Name, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/skiff-ml/skiff/runtime"
@@ -43,7 +44,11 @@ func (r *run) ensureStarted(ctx context.Context, u *unit) error {
 		r.observe(runtime.Container{Name: u.name, State: runtime.StateLost})
 		return nil
 	}
-	if err := r.c.start.enter(ctx, r.item); err != nil {
+	item := r.item
+	if !r.admitted {
+		item.Priority = math.MinInt32 // those that may run are started first
+	}
+	if err := r.c.start.enter(ctx, item); err != nil {
 		return err
 	}
 	defer r.c.start.leave()

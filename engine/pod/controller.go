@@ -58,10 +58,10 @@ type loop struct {
 	flush  *time.Timer
 	again  *time.Timer
 	strays map[string]stray // by container id
-	// warm counts the pods whose container waits for them; line are those for
-	// which there was no room, cold those with which it went wrong, by uid.
+	// warm counts the pods whose container waits for them; line are the gated
+	// ones for which there is no room, cold those with which it went wrong, by uid.
 	warm int
-	line []*record
+	line map[string]*record
 	cold map[string]struct{}
 }
 
@@ -71,9 +71,9 @@ type record struct {
 	item   scheduler.Item
 	run    *run
 	ending bool // being failed or finalized by a goroutine of its own
-	// warm: the run began before the admission; lined: it would, were there room.
-	// queued: its gate was lifted; admitting: its grant is on its way.
-	warm, lined, queued, admitting bool
+	// warm: the run began before the admission; queued: the scheduler has the
+	// pod, its gates are lifted; admitting: its grant is on its way.
+	warm, queued, admitting bool
 	// What the queue has to say, what the store says, and since when.
 	wait, written scheduler.Wait
 	writtenAt     time.Time
@@ -99,7 +99,7 @@ func New(cfg Config) (*Controller, error) {
 	c.loop = loop{
 		sched: scheduler.New(scheduler.Config{Node: cfg.Node, MaxWait: cfg.MaxWait}),
 		pods:  make(map[string]*record), done: make(map[string]uint64), strays: make(map[string]stray),
-		cold: make(map[string]struct{}),
+		line: make(map[string]*record), cold: make(map[string]struct{}),
 	}
 	c.rememberNode(cfg.Node)
 	return c, nil

@@ -49,6 +49,7 @@ func (c *Controller) offer(ctx context.Context, p *core.Pod) {
 // drop forgets a pod that the loop has no more work with.
 func (c *Controller) drop(uid string) {
 	delete(c.loop.cold, uid)
+	delete(c.loop.line, uid)
 	if _, known := c.loop.pods[uid]; known {
 		delete(c.loop.pods, uid)
 		c.loop.sched.Withdraw(uid)
@@ -80,6 +81,7 @@ func (c *Controller) enqueue(ctx context.Context, p *core.Pod) {
 		rec.item = item
 		if !known || !rec.queued || old.Priority != item.Priority {
 			rec.queued = true
+			delete(c.loop.line, p.UID)
 			c.loop.sched.Submit(item)
 			c.loop.stale = true
 		}

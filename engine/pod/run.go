@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,7 @@ type run struct {
 	settings  map[store.Key]setting        // read so far
 	bell      chan struct{}
 	cancel    context.CancelCauseFunc // of the work; nil before it begins
+	broken    error                   // why the work is to be broken off, beside what the pod says
 
 	units    []*unit
 	main     []*unit // of units: the containers that decide the pod's end
@@ -209,7 +211,7 @@ func (r *run) work(outer context.Context) (*ending, error) {
 	defer cancel(nil)
 	r.mu.Lock()
 	r.cancel = cancel
-	cause, removed := stopAsked(r.newest), r.removed
+	cause, removed := cmp.Or(stopAsked(r.newest), r.broken), r.removed
 	r.mu.Unlock()
 	if removed {
 		cause = errDeleted

@@ -1,9 +1,9 @@
 package pod
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"math"
 	"os"
 
 	"github.com/skiff-ml/skiff/api/core"
@@ -34,20 +34,17 @@ func warmable(p *core.Pod) bool {
 // warmUp has the container of a gated pod wait, or puts the pod in the line of
 // those that would.
 func (c *Controller) warmUp(ctx context.Context, rec *record) {
-	if rec.run != nil || c.isCold(rec.pod.UID) || stopAsked(rec.pod) != nil || !warmable(rec.pod) {
+	if rec.run != nil || c.cfg.WarmPods <= 0 || c.isCold(rec.pod.UID) || stopAsked(rec.pod) != nil || !warmable(rec.pod) {
 		return
 	}
 	if c.loop.warm >= c.cfg.WarmPods {
-		if !rec.lined {
-			rec.lined = true
-			c.loop.line = append(c.loop.line, rec)
-		}
+		c.loop.line[rec.pod.UID] = rec
 		return
 	}
+	delete(c.loop.line, rec.pod.UID)
 	c.loop.warm++
 	rec.warm = true
 	rec.run = c.newRun(rec.pod, rec.item)
-	rec.run.item.Priority = math.MinInt32 // those that may run are started first
 	c.register(rec.run)
 	c.spawn(func() { rec.run.live(ctx) })
 }
@@ -65,14 +62,20 @@ func (c *Controller) cooled(ctx context.Context, rec *record) {
 	}
 	rec.warm = false
 	c.loop.warm--
-	for len(c.loop.line) > 0 && c.loop.warm < c.cfg.WarmPods {
-		next := c.loop.line[0]
-		c.loop.line = c.loop.line[1:]
-		next.lined = false
-		if c.loop.pods[next.pod.UID] == next && gated(next.pod) {
-			c.warmUp(ctx, next)
+	var next *record
+	for _, other := range c.loop.line {
+		if next == nil || older(other.pod, next.pod) {
+			next = other
 		}
 	}
+	if next != nil {
+		c.warmUp(ctx, next)
+	}
+}
+
+// older orders pods by their age.
+func older(a, b *core.Pod) bool {
+	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp), cmp.Compare(a.UID, b.UID)) < 0
 }
 
 // ungated queues a warm pod whose gate was lifted.
@@ -94,9 +97,10 @@ func (c *Controller) ungated(rec *record) {
 // warming says that the pod is not admitted yet.
 func (r *run) warming() bool { return r.pod().Status.Claim == nil }
 
-// interrupt breaks the work off.
+// interrupt breaks the work off, also where it has yet to begin.
 func (r *run) interrupt(cause error) {
 	r.mu.Lock()
+	r.broken = cause
 	cancel := r.cancel
 	r.mu.Unlock()
 	if cancel != nil {
