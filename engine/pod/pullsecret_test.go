@@ -3,13 +3,10 @@
 package pod
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -19,78 +16,26 @@ import (
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/runtime/docker"
+	"github.com/skiff-ml/skiff/runtime/docker/registrytest"
 	"github.com/skiff-ml/skiff/runtime/launch/launchtest"
 	"github.com/skiff-ml/skiff/scheduler"
 	"github.com/skiff-ml/skiff/store"
 )
 
-// A registry's one user. The hash is bcrypt's, of the least cost.
-const (
-	registryUser     = "skiff"
-	registryPassword = "let-me-in"
-	registryHash     = "$2a$04$y/AIhGQPynYxppaPxjEjCumWnj/czc7Go.x10qEsC1JWJOdCzW5cS"
-)
-
-// startRegistry runs a real registry that wants a password, and pushes the
-// image of the tests into it.
+// startRegistry runs a registry with the image of the tests in it, which this
+// machine then has under that name no more.
 func startRegistry(t *testing.T) (host, image string) {
 	t.Helper()
-	program, err := exec.LookPath("docker-registry")
-	if err != nil {
-		t.Skip("docker-registry is not installed (Debian's package of that name)")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host = l.Addr().String()
-	dir := t.TempDir()
-	config := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %[1]s/data}}\nhttp: {addr: %[2]s}\nauth: {htpasswd: {realm: test, path: %[1]s/htpasswd}}\n", dir, host)
-	for name, text := range map[string]string{
-		"config.yml": config, "htpasswd": registryUser + ":" + registryHash + "\n", "config.json": dockerConfig(host, registryPassword),
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, "serve", filepath.Join(dir, "config.yml"))
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // It was killed.
-	})
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		if resp, err := client.Get("http://" + host + "/v2/"); err == nil {
-			_ = resp.Body.Close()
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the registry does not answer")
-		}
-	}
-	image = host + "/team/busybox:1"
+	reg := registrytest.Start(t)
+	image = reg.Host + "/team/busybox:1"
 	for _, args := range [][]string{
-		{"tag", "skiffdev/busybox:1", image}, {"--config", dir, "push", "-q", image}, {"rmi", image},
+		{"tag", "skiffdev/busybox:1", image}, {"--config", reg.Config, "push", "-q", image}, {"rmi", image},
 	} {
 		if out, err := exec.CommandContext(t.Context(), "docker", args...).CombinedOutput(); err != nil {
 			t.Fatalf("docker %v: %v: %s", args, err, out)
 		}
 	}
-	return host, image
-}
-
-func dockerConfig(host, password string) string {
-	config, err := json.Marshal(map[string]any{"auths": map[string]any{host: map[string]string{"username": registryUser, "password": password}}})
-	if err != nil {
-		panic(err)
-	}
-	return string(config)
+	return reg.Host, image
 }
 
 // newDockerRig is a rig over the Docker engine, without the machine's own
@@ -134,11 +79,11 @@ func TestPullSecrets(t *testing.T) {
 	host, image := startRegistry(t)
 	r := newDockerRig(t)
 	t.Cleanup(func() { _ = exec.Command("docker", "rmi", image).Run() }) // Where it was pulled.
-	r.secret("right", core.SecretDockerConfigJSON, map[string]string{core.DockerConfigJSONKey: dockerConfig(host, registryPassword)})
-	r.secret("old", core.SecretDockerConfig, map[string]string{core.DockerConfigKey: fmt.Sprintf(`{%q: {"username": %q, "password": %q}}`, "http://"+host+"/v1/", registryUser, registryPassword)})
-	r.secret("wrong", core.SecretDockerConfigJSON, map[string]string{core.DockerConfigJSONKey: dockerConfig(host, "wrong-password")})
-	r.secret("other-host", core.SecretDockerConfigJSON, map[string]string{core.DockerConfigJSONKey: dockerConfig("other.example", registryPassword)})
-	r.secret("opaque", core.SecretOpaque, map[string]string{"password": registryPassword})
+	r.secret("right", core.SecretDockerConfigJSON, map[string]string{core.DockerConfigJSONKey: registrytest.DockerConfig(host, registrytest.Password)})
+	r.secret("old", core.SecretDockerConfig, map[string]string{core.DockerConfigKey: fmt.Sprintf(`{%q: {"username": %q, "password": %q}}`, "http://"+host+"/v1/", registrytest.User, registrytest.Password)})
+	r.secret("wrong", core.SecretDockerConfigJSON, map[string]string{core.DockerConfigJSONKey: registrytest.DockerConfig(host, "wrong-password")})
+	r.secret("other-host", core.SecretDockerConfigJSON, map[string]string{core.DockerConfigJSONKey: registrytest.DockerConfig("other.example", registrytest.Password)})
+	r.secret("opaque", core.SecretOpaque, map[string]string{"password": registrytest.Password})
 	for _, tc := range []struct {
 		name    string
 		secrets []string
@@ -161,7 +106,7 @@ func TestPullSecrets(t *testing.T) {
 			case tc.want != "" && (got.Status.Reason != ReasonErrImagePull || !strings.Contains(got.Status.Message, tc.want)):
 				t.Errorf("status = %+v, want %q", got.Status, tc.want)
 			}
-			if strings.Contains(got.Status.Message, registryPassword) || strings.Contains(got.Status.Message, "wrong-password") {
+			if strings.Contains(got.Status.Message, registrytest.Password) || strings.Contains(got.Status.Message, "wrong-password") {
 				t.Errorf("the message tells a password: %s", got.Status.Message)
 			}
 		})
@@ -186,7 +131,7 @@ func TestPullSecretsStayAtTheirRegistry(t *testing.T) {
 	}))
 	defer registry.Close()
 	host := strings.TrimPrefix(registry.URL, "http://")
-	r.secret("elsewhere", core.SecretDockerConfigJSON, map[string]string{core.DockerConfigJSONKey: dockerConfig("other.example", registryPassword)})
+	r.secret("elsewhere", core.SecretDockerConfigJSON, map[string]string{core.DockerConfigJSONKey: registrytest.DockerConfig("other.example", registrytest.Password)})
 	r.create(pullingPod("a", host+"/team/app:1", "elsewhere"))
 	if got := r.ended("a"); got.Status.Reason != ReasonErrImagePull {
 		t.Errorf("status = %+v", got.Status)
@@ -197,7 +142,7 @@ func TestPullSecretsStayAtTheirRegistry(t *testing.T) {
 	}
 	mu.Unlock()
 	// The same registry is sent what is for it: the test could have failed.
-	r.secret("here", core.SecretDockerConfigJSON, map[string]string{core.DockerConfigJSONKey: dockerConfig(host, registryPassword)})
+	r.secret("here", core.SecretDockerConfigJSON, map[string]string{core.DockerConfigJSONKey: registrytest.DockerConfig(host, registrytest.Password)})
 	r.create(pullingPod("b", host+"/team/app:1", "here"))
 	r.ended("b")
 	mu.Lock()
