@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -404,4 +405,27 @@ func (q *query) lastEntry() (entry, error) {
 		return e, badRequest("page_token: is not one of this list's; begin the list anew")
 	}
 	return e, nil
+}
+
+// inExperiment is a page of a list that can be limited to an experiment, which
+// then says the namespace, too.
+func (a *API) inExperiment(r *http.Request, l *listing) (*result, error) {
+	ctx, values := r.Context(), r.URL.Query()
+	namespace, scope := values.Get("namespace"), param(values, "experiment_id")
+	if scope != "" {
+		e, err := a.findExperiment(ctx, scope)
+		if err != nil {
+			return nil, err
+		}
+		namespace = e.Namespace
+	}
+	namespace, err := namespaceOf(namespace)
+	if err != nil {
+		return nil, err
+	}
+	q, err := l.parse(ctx, values, namespace, scope)
+	if err != nil {
+		return nil, err
+	}
+	return q.run(ctx, a.cfg.Store)
 }

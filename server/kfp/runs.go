@@ -23,24 +23,8 @@ type listRunsResponse struct {
 }
 
 func (a *API) listRuns(r *http.Request) (any, error) {
-	ctx, query := r.Context(), r.URL.Query()
-	namespace, scope := query.Get("namespace"), param(query, "experiment_id")
-	if scope != "" {
-		e, err := a.findExperiment(ctx, scope)
-		if err != nil {
-			return nil, err
-		}
-		namespace = e.Namespace
-	}
-	namespace, err := namespaceOf(namespace)
-	if err != nil {
-		return nil, err
-	}
-	q, err := a.runListing().parse(ctx, query, namespace, scope)
-	if err != nil {
-		return nil, err
-	}
-	page, err := q.run(ctx, a.cfg.Store)
+	ctx := r.Context()
+	page, err := a.inExperiment(r, a.runListing())
 	if err != nil {
 		return nil, err
 	}

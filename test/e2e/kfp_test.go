@@ -35,6 +35,27 @@ func TestKFPClients(t *testing.T) {
 	}
 }
 
+// TestKFPExample runs the example as its reader would: without a token, as the
+// user who runs the daemon.
+func TestKFPExample(t *testing.T) {
+	python, err := sdk()
+	if err != nil {
+		t.Fatalf("the kfp SDK is not at hand: %v", err)
+	}
+	d := newDaemon(t, "--runtime", "process")
+	cmd := exec.CommandContext(t.Context(), python, "-W", "ignore", "../../examples/kfp-client/client.py", "http://"+d.addr)
+	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "PYTHONDONTWRITEBYTECODE=1", "NO_PROXY=127.0.0.1,localhost")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("the example: %v\n%s", err, out)
+	}
+	for _, want := range []string{"SUCCEEDED", "runs in the experiment: 1"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the example does not print %q:\n%s", want, out)
+		}
+	}
+}
+
 // runScript runs a Python script with the daemon's address and token.
 func runScript(t *testing.T, d *daemon, python, script string, args ...string) string {
 	t.Helper()
