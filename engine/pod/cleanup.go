@@ -85,6 +85,9 @@ func (c *Controller) discard(ctx context.Context, list []runtime.Container) bool
 			if ctx.Err() != nil {
 				return false
 			}
+			// What is believed of it may be of one before it that had its name, and
+			// what lives cannot be removed: from now on it is stopped first.
+			con.State = runtime.StateRunning
 			if try == tidyTries {
 				c.log.Warn("container cannot be removed; it is tried again at the next start", "container", con.Name, "error", err)
 				all = false

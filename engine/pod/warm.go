@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"os"
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/runtime"
@@ -13,8 +12,9 @@ import (
 // A gated pod's container may be created and started before the pod is admitted:
 // its launcher then waits, and the command reaches it milliseconds after the
 // grant. Such a pod is warm. It holds memory, but no claim, so there is a bound
-// on how many there are; and it is no more than an attempt: whatever goes wrong
-// while it waits is cleared away, and the pod begins anew when its turn comes.
+// on how many there are; and it is no more than an attempt: where no container
+// can be made, the pod begins anew when its turn comes, and where one is lost
+// the pod has failed by no fault of its user's, at no cost to anybody's retries.
 
 // errCold breaks off the work of a warm pod that is no use any more.
 var errCold = errors.New("the waiting container has ended")
@@ -138,34 +138,28 @@ func (r *run) awaitAdmission(ctx context.Context, u *unit) error {
 
 // brokeWhileWarm deals with work that ended in an error before the pod was
 // admitted. It returns the ending where the pod has to end all the same, and
-// false where it begins anew when its turn comes.
+// false where it begins anew when its turn comes. Nothing of a pod is made twice
+// under one name, so it begins anew only where no container was made.
 func (r *run) brokeWhileWarm(ctx context.Context, why error) (*ending, bool) {
-	switch p := r.pod(); {
-	case r.deleting() || stopAsked(p) != nil:
+	if p := r.pod(); r.deleting() || stopAsked(p) != nil {
 		return r.interrupted(why), true
-	case !r.warming():
-		// Admitted this instant: the claim is given back with the pod's end.
-		return &ending{reason: ReasonLost, infrastructure: true, message: "the container that waited for it was lost: " + why.Error()}, true
 	}
-	if r.halt(ctx) {
-		r.chill(ctx, why)
+	if !r.halt(ctx) {
+		return nil, false
 	}
+	r.mu.Lock()
+	made := len(r.seen) > 0
+	r.mu.Unlock()
+	if made || !r.warming() {
+		return &ending{reason: ReasonLost, infrastructure: true, message: "the container that waited for its command was lost: " + why.Error()}, true
+	}
+	r.chill(ctx, why)
 	return nil, false
 }
 
-// chill clears away what was made of a warm pod.
+// chill has a pod of which no container waits begin anew when its turn comes.
 func (r *run) chill(ctx context.Context, why error) {
 	r.c.log.Debug("no container waits for a pod", "pod", title(r.pod()), "reason", why)
-	r.mu.Lock()
-	var list []runtime.Container
-	for _, con := range r.seen {
-		if con.ID != "" {
-			list = append(list, con)
-		}
-	}
-	r.mu.Unlock()
-	r.c.discard(ctx, list)
-	_ = os.RemoveAll(r.dir) // a launcher that has ended in it would refuse to run again
 	r.c.post(ctx, func() {
 		c := r.c
 		c.unregister(r)

@@ -139,3 +139,23 @@ func TestWarmOverRestarts(t *testing.T) {
 		}
 	}
 }
+
+// TestDiscardWhatLives: a container that is believed to have ended, as by a late
+// report of one before it that had its name, is removed all the same.
+func TestDiscardWhatLives(t *testing.T) {
+	r := newRig(t, func(cfg *Config) { cfg.WarmPods = 1 })
+	r.create(gatedNamed("a"))
+	r.awaitWaiting("a")
+	list := r.world.list()
+	for i := range list {
+		list[i].State = runtime.StateExited
+	}
+	if !r.c.discard(t.Context(), list) || len(r.world.names()) != 0 {
+		t.Errorf("still there: %v", r.world.names())
+	}
+	// The pod was not the one to end it, and did nothing wrong.
+	got := r.ended("a")
+	if got.Status.Phase != core.PodFailed || got.Status.Skiff == nil || !got.Status.Skiff.Infrastructure {
+		t.Errorf("a: %+v", got.Status)
+	}
+}
