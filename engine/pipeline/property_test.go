@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/runtime"
 	"github.com/skiff-ml/skiff/store"
@@ -261,7 +262,7 @@ func (r *rig) consistent(run *skiff.Run) {
 		if task.Status.FinishedAt.IsZero() {
 			r.t.Fatalf("%s has ended as %s at no time", path, task.Status.State)
 		}
-		if n := succeeded[task.Name]; n > 1 || (task.Spec.Type == skiff.TaskContainer && task.Status.State == skiff.StateSucceeded && n != 1) {
+		if n := succeeded[task.Name]; n > 1+run.Spec.Retries || (task.Spec.Type == skiff.TaskContainer && task.Status.State == skiff.StateSucceeded && (n == 0 || n > 1 && run.Spec.Retries == 0)) {
 			r.t.Fatalf("%s is %s, and %d of its pods succeeded", path, task.Status.State, n)
 		}
 	}
@@ -272,12 +273,12 @@ func (r *rig) consistent(run *skiff.Run) {
 
 // enough bounds a property's share of the default run by time, since each round
 // waits for a disk. Asked for by number (-rapid.checks), all rounds are made.
-func enough() func() bool {
+func enough(share time.Duration) func() bool {
 	checks := flag.Lookup("rapid.checks")
 	if checks != nil && checks.Value.String() != checks.DefValue {
 		return func() bool { return false }
 	}
-	end := time.Now().Add(7 * time.Second)
+	end := time.Now().Add(share)
 	return func() bool { return time.Now().After(end) }
 }
 
@@ -286,7 +287,7 @@ func enough() func() bool {
 func TestInterrupted(t *testing.T) {
 	r := newRig(t, nil)
 	defer func() { r.t = t }()
-	over := enough()
+	over := enough(7 * time.Second)
 	rapid.Check(t, func(t *rapid.T) {
 		if over() {
 			return
@@ -321,7 +322,7 @@ func TestInterrupted(t *testing.T) {
 func TestCancelledAnywhere(t *testing.T) {
 	r := newRig(t, nil)
 	defer func() { r.t = t }()
-	over := enough()
+	over := enough(7 * time.Second)
 	rapid.Check(t, func(t *rapid.T) {
 		if over() {
 			return
@@ -347,6 +348,115 @@ func TestCancelledAnywhere(t *testing.T) {
 		r.consistent(ended)
 		if state := ended.Status.State; state == skiff.StateCanceled && ended.Status.Reason != reasonCancelled {
 			t.Fatalf("%s because %s", state, ended.Status.Reason)
+		}
+	})
+}
+
+// toKeep are the paths of tasks that a retry must leave alone: the rule of
+// rerun.go, told by the pipeline and what became of it alone.
+func toKeep(spec *kfp.PipelineSpec, tasks map[string]*skiff.Task) map[string]bool {
+	kept := map[string]bool{}
+	below := func(path string) {
+		for other := range tasks {
+			if other == path || strings.HasPrefix(other, path+"/") || strings.HasPrefix(other, path+"~") {
+				kept[other] = true
+			}
+		}
+	}
+	stands := func(task *skiff.Task) bool {
+		return task.Status.State == skiff.StateSucceeded || task.Status.State == skiff.StateSkipped
+	}
+	var walk func(component *kfp.ComponentSpec, prefix string)
+	walk = func(component *kfp.ComponentSpec, prefix string) {
+		keep := map[string]bool{}
+		var decide func(key string) bool
+		decide = func(key string) bool {
+			if known, decided := keep[key]; decided {
+				return known
+			}
+			all := true
+			for _, up := range dependencies(component.Dag.Tasks[key]) {
+				all = decide(up) && all
+			}
+			task := tasks[prefix+key]
+			if task == nil {
+				return false // its scope was never entered
+			}
+			keep[key] = all && stands(task)
+			body := spec.Components[component.Dag.Tasks[key].ComponentRef.Name]
+			switch {
+			case keep[key]:
+				below(prefix + key)
+			case all && body.Dag != nil: // it goes on
+				inner := prefix + key
+				if task.Status.Attempts > 1 {
+					inner += fmt.Sprintf("~%d", task.Status.Attempts)
+				}
+				if task.Spec.Type != skiff.TaskLoop {
+					walk(body, inner+"/")
+					break
+				}
+				for i := range task.Status.Iterations {
+					pass := fmt.Sprintf("%s/%d", inner, i)
+					switch {
+					case tasks[pass] == nil:
+					case stands(tasks[pass]):
+						below(pass)
+					default:
+						walk(body, pass+"/")
+					}
+				}
+			}
+			return keep[key]
+		}
+		for _, key := range sortedKeys(component.Dag.Tasks) {
+			decide(key)
+		}
+	}
+	walk(spec.Root, "")
+	return kept
+}
+
+// TestRetriedAnywhere retries pipelines that failed, or that were cancelled at
+// any moment, with troubles meanwhile: what is to be kept is not touched, and all
+// of it ends.
+func TestRetriedAnywhere(t *testing.T) {
+	r := newRig(t, nil)
+	defer func() { r.t = t }()
+	over := enough(4 * time.Second)
+	rapid.Check(t, func(t *rapid.T) {
+		if over() {
+			return
+		}
+		r.t = t
+		source := drawPipeline(t)
+		pkg, err := kfp.Load("drawn.json", source, r.c.limits)
+		if err != nil {
+			t.Fatalf("load: %v", err)
+		}
+		run, err := r.c.Submit(context.Background(), Submission{Namespace: space, Filename: "drawn.json", Package: source})
+		if err != nil {
+			t.Fatalf("submit: %v\n%s", err, source)
+		}
+		name := run.Name
+		if rapid.Bool().Draw(t, "cancelled") {
+			r.suffer(name, drawTroubles(t))
+			r.cancel(name)
+		}
+		r.world.open(name + "/late")
+		run = r.ended(name)
+		for run.Spec.Retries < 2 && run.Status.State != skiff.StateSucceeded {
+			before := r.tasks(name)
+			r.retry(name)
+			r.suffer(name, drawTroubles(t))
+			run = r.ended(name)
+			r.consistent(run)
+			after := r.tasks(name)
+			for path := range toKeep(pkg.Spec, before) {
+				if diff := cmp.Diff(before[path].Status, after[path].Status); diff != "" {
+					t.Fatalf("%s was to be kept (-before +after):\n%s\n%s", path, diff, source)
+				}
+			}
 		}
 	})
 }
