@@ -90,6 +90,7 @@ func TestScenarios(t *testing.T) {
 		{name: "only check", method: "POST", path: runsPath + ":submit?dryRun=All", body: pkg("good"), header: jsonBody, want: 200, contains: []string{"Success"}},
 		{name: "only check what is wrong", method: "POST", path: runsPath + ":submit?dryRun=All", body: pkg("bad"), header: jsonBody, want: 422},
 		{name: "submit nothing", method: "POST", path: runsPath + ":submit", header: jsonBody, want: 400},
+		{name: "resume with nothing of its own", method: "POST", path: runsPath + ":submit", body: `{"resume":{"run":"r1","from":["train"]}}`, header: jsonBody, want: 201, contains: []string{`"name":"run-`}},
 		{name: "submit no JSON", method: "POST", path: runsPath + ":submit", body: "{", header: jsonBody, want: 400},
 		{name: "submit a form", method: "POST", path: runsPath + ":submit", body: "package=x", header: func(r *http.Request) { r.Header.Set("Content-Type", "application/x-www-form-urlencoded") }, want: 415},
 		{name: "pod log", method: "GET", path: podsPath + "/r1-pod/log", want: 200, contains: []string{"one\ntwo\nthree\n"}},

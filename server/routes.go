@@ -228,7 +228,7 @@ func readSubmission(r *http.Request) (*Submission, error) {
 			*target = query.Get(name) == "true"
 		}
 	}
-	if len(submission.Package) == 0 {
+	if len(submission.Package) == 0 && submission.Resume == nil {
 		return nil, kube.BadRequest("there is no pipeline package in the request")
 	}
 	submission.Namespace = r.PathValue("namespace")

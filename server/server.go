@@ -89,6 +89,9 @@ type Submission struct {
 	// Experiment is the namespace's default one.
 	Description string `json:"description,omitempty"`
 	Experiment  string `json:"experiment,omitempty"`
+	// Resume names a run to go on from: what is unchanged of it is taken over,
+	// and so is whatever this submission leaves out, the package included.
+	Resume *skiff.Resume `json:"resume,omitempty"`
 	// The rest is for the rooms of the server that submit on somebody's behalf.
 	PipelineVersion *skiff.PipelineVersionReference `json:"-"`
 	RecurringRun    string                          `json:"-"`

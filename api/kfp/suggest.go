@@ -9,6 +9,12 @@ import (
 // shownNames is how many names a hint lists before it says how many more.
 const shownNames = 8
 
+// DidYouMean is a hint for a name that is not known: the nearest of the known
+// ones, or what there is. noun is the plural of what is known ("tasks").
+func DidYouMean(name string, known []string, noun string) string {
+	return didYouMean(name, known, noun)
+}
+
 // didYouMean is a hint that names the nearest of known, or lists what there is.
 // noun is the plural of what is known ("fields", "tasks").
 func didYouMean(name string, known []string, noun string) string {

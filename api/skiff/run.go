@@ -103,6 +103,19 @@ type RunSpec struct {
 	Retries int `json:"retries,omitempty"`
 	// Priority orders this run's pods before those of a lower one.
 	Priority int32 `json:"priority,omitempty"`
+	// ResumedFrom is the run whose results this one takes over where nothing
+	// has changed; nil for a run of its own.
+	ResumedFrom *Resume `json:"resumedFrom,omitempty"`
+}
+
+// Resume names the run that another one goes on from.
+type Resume struct {
+	// Run is the name of a run that has ended, in the same namespace.
+	Run string `json:"run"`
+	// From are the paths of tasks that run again whatever they were before,
+	// together with all that comes after them. A path without the indexes of
+	// passes means every pass of the loops on its way.
+	From []string `json:"from,omitempty"`
 }
 
 // RunStatus is what was observed.

@@ -85,9 +85,26 @@ type TaskStatus struct {
 	CacheKey    string `json:"cacheKey,omitempty"`
 	CacheReason string `json:"cacheReason,omitempty"`
 
+	// Reuse says what became of the task in a run that goes on from another one
+	// (RunSpec.ResumedFrom); nil in all others.
+	Reuse *Reuse `json:"reuse,omitempty"`
+
 	// Image and ImageDigest are what ran, for lineage.
 	Image       string `json:"image,omitempty"`
 	ImageDigest string `json:"imageDigest,omitempty"`
+}
+
+// Reuse is what a resumed run decided about a task.
+type Reuse struct {
+	// From is the Task of the earlier run whose result was taken over; empty
+	// where the task was run. Its artifacts are this task's, too.
+	From string `json:"from,omitempty"`
+	// Reason says why, for people.
+	Reason string `json:"reason,omitempty"`
+	// Anew is true where something was run: the step itself, or a step below a
+	// DAG or a loop. Forced is true where that was asked for (Resume.From).
+	Anew   bool `json:"anew,omitempty"`
+	Forced bool `json:"forced,omitempty"`
 }
 
 // Artifact is a committed output of a task, or an imported one. It is

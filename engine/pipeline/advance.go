@@ -66,6 +66,7 @@ func (x *execution) start(ctx context.Context, n *node) {
 
 // begin1 sets a node going whose inputs are known.
 func (x *execution) begin1(ctx context.Context, n *node) {
+	x.weigh(n)
 	switch n.kind {
 	case skiff.TaskLoop:
 		x.startLoop(ctx, n)
@@ -172,6 +173,7 @@ func (x *execution) settle(n *node, state skiff.State, reason, message string) {
 		status.OutputArtifacts = n.results.names()
 	}
 	x.touch(n)
+	x.noteReuse(n)
 	if n.pod != nil {
 		delete(x.byPod, n.pod.Name)
 	}

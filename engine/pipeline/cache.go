@@ -37,48 +37,76 @@ type fingerprint struct {
 	Claims []string `json:"claims,omitempty"`
 }
 
-// lookUp starts a step, or settles it with the result of an earlier one.
+// lookUp starts a step, or settles it with the result of an earlier one: that of
+// the run which this one goes on from, or one that the cache finds.
 func (x *execution) lookUp(ctx context.Context, n *node) {
+	waiting := x.unhashedPast(ctx, n)
+	if len(waiting) > 0 || x.uncacheable(n) == "" || x.comparable(n) {
+		for _, list := range n.inputs.artifacts {
+			waiting = append(waiting, unhashed(map[string][]*skiff.Artifact{"": list.items})...)
+		}
+	}
+	if len(waiting) == 0 {
+		x.decide(ctx, n, nil, nil)
+		return
+	}
+	// Only comparisons wait for content hashes; they are being computed already.
+	namespace := x.run.Namespace
+	x.outside(ctx, func(ctx context.Context) func() {
+		digests, err := x.c.digests(ctx, namespace, waiting)
+		return func() {
+			if !n.final() {
+				x.decide(ctx, n, digests, err)
+			}
+		}
+	})
+}
+
+// comparable says whether a step will be held against one of the origin.
+func (x *execution) comparable(n *node) bool { return x.origin != nil && x.mustRun(n) == "" }
+
+// unhashed are the artifacts whose content hash is not recorded yet.
+func unhashed(artifacts map[string][]*skiff.Artifact) []*skiff.Artifact {
+	var list []*skiff.Artifact
+	for _, name := range sortedKeys(artifacts) {
+		for _, a := range artifacts[name] {
+			if a.Status.Digest == "" && !a.Status.Missing {
+				list = append(list, a)
+			}
+		}
+	}
+	return list
+}
+
+// decide starts a step, or settles it, once the content hashes of its inputs are
+// known, or cannot be had.
+func (x *execution) decide(ctx context.Context, n *node, digests map[string]string, unknown error) {
+	if unknown == nil && x.takeOver(ctx, n, digests) {
+		return
+	}
 	if reason := x.uncacheable(n); reason != "" {
 		n.task.Status.CacheReason = reason
 		x.newAttempt(ctx, n)
 		return
 	}
-	var waiting []*skiff.Artifact
-	for _, list := range n.inputs.artifacts {
-		for _, a := range list.items {
-			if a.Status.Digest == "" && !a.Status.Missing {
-				waiting = append(waiting, a)
-			}
-		}
-	}
-	if len(waiting) == 0 {
-		hit, found := x.find(ctx, n, nil)
-		x.found(ctx, n, hit, found)
+	if unknown != nil {
+		n.task.Status.CacheReason = "not looked up: " + unknown.Error()
+		x.newAttempt(ctx, n)
 		return
 	}
-	// Only the cache waits for content hashes; they are being computed already.
-	namespace := x.run.Namespace
-	x.outside(ctx, func(ctx context.Context) func() {
-		digests, err := x.c.digests(ctx, namespace, waiting)
-		return func() {
-			if n.final() {
-				return
-			}
-			if err != nil {
-				n.task.Status.CacheReason = "not looked up: " + err.Error()
-				x.newAttempt(ctx, n)
-				return
-			}
-			hit, found := x.find(ctx, n, digests)
-			x.found(ctx, n, hit, found)
-		}
-	})
+	hit, results := x.find(ctx, n, digests)
+	if hit == nil {
+		x.newAttempt(ctx, n)
+		return
+	}
+	x.settleAs(n, hit, results)
 }
 
 // uncacheable says why a step must run, "" where it need not.
 func (x *execution) uncacheable(n *node) string {
 	switch {
+	case n.forced:
+		return "it was asked to be run again"
 	case x.run.Spec.DisableCache:
 		return "caching is off for this run"
 	case x.ir.DeploymentSpec.Executors[n.component.ExecutorLabel].Container == nil:
@@ -117,19 +145,15 @@ func (x *execution) find(ctx context.Context, n *node, digests map[string]string
 	return nil, nil
 }
 
-// found goes on after the look-up.
-func (x *execution) found(ctx context.Context, n *node, hit *skiff.Task, results artifactMap) {
-	if hit == nil {
-		x.newAttempt(ctx, n)
-		return
-	}
+// settleAs settles a step with the result of an earlier one.
+func (x *execution) settleAs(n *node, past *skiff.Task, results artifactMap) {
 	status := &n.task.Status
-	status.Cached, status.CachedFrom = true, hit.Name
-	status.Image, status.ImageDigest = hit.Status.Image, hit.Status.ImageDigest
+	status.Cached, status.CachedFrom = true, past.Name
+	status.Image, status.ImageDigest = past.Status.Image, past.Status.ImageDigest
 	status.Inputs, status.InputArtifacts = n.inputs.params.encoded(), n.inputs.artifacts.names()
 	status.StartedAt = x.c.now()
-	n.outputs = make(values, len(hit.Status.Outputs))
-	for name, raw := range hit.Status.Outputs {
+	n.outputs = make(values, len(past.Status.Outputs))
+	for name, raw := range past.Status.Outputs {
 		n.outputs[name] = decoded(raw)
 	}
 	n.results = results

@@ -45,7 +45,9 @@ func (x *execution) startClaimOperation(ctx context.Context, n *node, image stri
 	x.begun(n)
 	var err error
 	n.outputs = values{}
-	if image == createClaimImage {
+	if name := x.claimBefore(ctx, n, image); name != "" {
+		n.outputs["name"] = name
+	} else if image == createClaimImage {
 		err = x.createClaim(ctx, n)
 	} else {
 		err = x.deleteClaim(ctx, n, again)

@@ -34,6 +34,8 @@ type execution struct {
 	ir   *kfp.PipelineSpec
 	plat *kfp.KubernetesPlatform
 	root *scope
+	// origin is the run that this one goes on from, nil for a run of its own.
+	origin *origin
 	// stored holds the run's tasks and artifacts as they were when the
 	// execution began, until the graph has taken them up.
 	stored    map[string]*skiff.Task

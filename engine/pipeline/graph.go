@@ -42,6 +42,11 @@ type node struct {
 	dependents []*node
 	// exempt nodes run although the run is being cancelled.
 	exempt bool
+	// forced nodes are run again as somebody asked for; stale names the task
+	// behind which a node comes and that was run again. Both are of resumed runs
+	// (see resume.go).
+	forced bool
+	stale  string
 
 	inputs  inputs
 	outputs values

@@ -26,7 +26,14 @@ func (x *execution) startImporter(ctx context.Context, n *node) {
 	}
 	x.begun(n)
 	n.outputs = values{}
-	if !spec.Reimport {
+	past, err := x.importedBefore(ctx, n, a)
+	if err != nil {
+		x.fail(n, reasonInternalFault, err)
+		return
+	}
+	if past != nil {
+		a = past
+	} else if !spec.Reimport {
 		known, err := x.knownImport(ctx, a)
 		if err != nil {
 			x.fail(n, reasonInternalFault, err)

@@ -19,6 +19,9 @@ func (x *execution) load(ctx context.Context) error {
 		return err
 	}
 	x.ir, x.plat = pkg.Spec, pkg.Platform
+	if x.origin, err = x.c.origin(ctx, x.run); err != nil {
+		return err
+	}
 	x.stored = map[string]*skiff.Task{}
 	err = x.c.each(ctx, store.ListOptions{Kind: Tasks, Namespace: x.run.Namespace, Index: IndexRun, Prefix: x.run.Name, Exact: true}, func(task *skiff.Task) {
 		x.stored[task.Name] = task

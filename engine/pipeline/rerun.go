@@ -98,6 +98,9 @@ func (x *execution) renew(n *node, upstreamAnew bool) bool {
 	composite := n.kind == skiff.TaskDAG || n.kind == skiff.TaskLoop || n.kind == skiff.TaskIteration
 	goesOn := composite && status.State != skiff.StateSucceeded && !upstreamAnew
 	kept := skiff.TaskStatus{State: skiff.StatePending, Attempts: status.Attempts, Spent: status.Attempts, Retries: x.run.Spec.Retries}
+	if goesOn {
+		kept.Reuse = status.Reuse // of what is below it and kept
+	}
 	if composite && kept.Attempts > 0 {
 		if goesOn {
 			kept.Spent-- // the round that goes on counts

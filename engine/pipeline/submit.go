@@ -44,8 +44,12 @@ type Submission struct {
 	Labels      map[string]string
 	// Description, and what the run belongs to: see skiff.RunSpec. An empty
 	// Experiment is the namespace's default one.
-	Description     string
-	Experiment      string
+	Description string
+	Experiment  string
+	// Resume names a run to go on from. What the submission leaves out then is
+	// as it was there: the package, parameters, the pipeline root and the
+	// experiment.
+	Resume          *skiff.Resume
 	PipelineVersion *skiff.PipelineVersionReference
 	RecurringRun    string
 	ScheduledAt     time.Time
@@ -141,14 +145,28 @@ func manifestOf(pkg *kfp.Package, namespace string) (*skiff.PipelineManifest, er
 
 // admit turns a submission into objects, or says everything that is wrong.
 func (c *Controller) admit(ctx context.Context, sub Submission) (*skiff.Run, *skiff.PipelineManifest, error) {
-	pkg, err := kfp.Load(sub.Filename, sub.Package, c.limits)
+	var original *skiff.Run
+	var err error
+	if sub.Resume != nil {
+		if original, err = c.resumable(ctx, sub.Namespace, sub.Resume.Run); err != nil {
+			return nil, nil, err
+		}
+	}
+	pkg, err := c.packageOf(ctx, &sub, original)
 	if err != nil {
 		return nil, nil, err
 	}
 	if problems := kfp.Validate(pkg, kfp.Checks{Condition: expr.Check, Selector: expr.CheckSelector, Limits: c.limits}); len(problems) > 0 {
 		return nil, nil, named(problems, sub.Filename)
 	}
-	parameters, problems := c.parameters(pkg, sub)
+	var problems problem.List
+	if original != nil {
+		if problems, err = c.inherit(ctx, &sub, pkg, original); err != nil {
+			return nil, nil, err
+		}
+	}
+	parameters, more := c.parameters(pkg, sub)
+	problems = append(problems, more...)
 	problems = append(problems, c.unsupported(pkg)...)
 	root := sub.PipelineRoot
 	if root == "" {
@@ -289,6 +307,7 @@ func (c *Controller) objects(pkg *kfp.Package, sub Submission, parameters map[st
 	}
 	run.Spec.Description, run.Spec.PipelineVersion, run.Spec.ServiceAccount = sub.Description, sub.PipelineVersion, sub.ServiceAccount
 	run.Spec.RecurringRun, run.Spec.ScheduledAt = sub.RecurringRun, sub.ScheduledAt
+	run.Spec.ResumedFrom = sub.Resume
 	if run.Spec.Experiment = sub.Experiment; run.Spec.Experiment == "" {
 		run.Spec.Experiment = skiff.DefaultExperiment(sub.Namespace)
 	}

@@ -3,6 +3,7 @@ package kube
 import (
 	"cmp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/skiff-ml/skiff/api/core"
@@ -178,9 +179,18 @@ func tasks() Resource {
 				return elapsed(s.StartedAt, s.FinishedAt, now)
 			}},
 			ageColumn(),
+			{Name: "Cache", Type: "string", Wide: true, Value: task(func(t *skiff.Task) any { return cacheNote(t) })},
 			{Name: "Message", Type: "string", Wide: true, Value: task(func(t *skiff.Task) any { return t.Status.Message })},
 		},
 	}
+}
+
+// cacheNote says why a task has the result of an earlier one, or its own.
+func cacheNote(t *skiff.Task) string {
+	if t.Status.Reuse != nil && t.Status.Reuse.Reason != "" && !strings.HasPrefix(t.Status.CacheReason, "hit") {
+		return t.Status.Reuse.Reason
+	}
+	return t.Status.CacheReason
 }
 
 func artifacts() Resource {
@@ -258,6 +268,9 @@ func withFake(state string, fake bool) string {
 }
 
 func taskState(t *skiff.Task) string {
+	if t.Status.Reuse != nil && t.Status.Reuse.From != "" {
+		return string(t.Status.State) + " (reused)"
+	}
 	if t.Status.Cached {
 		return string(t.Status.State) + " (cached)"
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -35,6 +36,10 @@ type Run struct {
 	Archived   bool   `json:"archived,omitempty"`
 	// Retries counts how often the run was taken up again after it had ended.
 	Retries int `json:"retries,omitempty"`
+	// ResumedFrom is the id of the run whose unchanged results this one took
+	// over, ResumedTasks the paths of the tasks that were to be run again.
+	ResumedFrom  string   `json:"resumed_from,omitempty"`
+	ResumedTasks []string `json:"resumed_tasks,omitempty"`
 	// OutputArtifacts maps the pipeline's output artifacts to ids in Artifacts.
 	OutputArtifacts map[string][]string `json:"output_artifacts,omitempty"`
 	Tasks           []Task              `json:"tasks"`
@@ -59,14 +64,20 @@ type Task struct {
 	Attempts    int            `json:"attempts"`
 	Cached      bool           `json:"cached"`
 	CacheReason string         `json:"cache_reason,omitempty"`
-	Started     *time.Time     `json:"started"`
-	Finished    *time.Time     `json:"finished"`
-	ExitCode    *int32         `json:"exit_code"`
-	Reason      string         `json:"reason,omitempty"`
-	Message     string         `json:"message"`
-	Pod         string         `json:"pod,omitempty"`
-	Image       string         `json:"image,omitempty"`
-	ImageDigest string         `json:"image_digest,omitempty"`
+	// CachedFrom is the id of the task that really ran, in whatever run.
+	CachedFrom string `json:"cached_from,omitempty"`
+	// ReusedFrom is the id of the task of the run resumed from whose result was
+	// taken over; ReuseReason says why it was, or why the task was run again.
+	ReusedFrom  string     `json:"reused_from,omitempty"`
+	ReuseReason string     `json:"reuse_reason,omitempty"`
+	Started     *time.Time `json:"started"`
+	Finished    *time.Time `json:"finished"`
+	ExitCode    *int32     `json:"exit_code"`
+	Reason      string     `json:"reason,omitempty"`
+	Message     string     `json:"message"`
+	Pod         string     `json:"pod,omitempty"`
+	Image       string     `json:"image,omitempty"`
+	ImageDigest string     `json:"image_digest,omitempty"`
 
 	Inputs          map[string]json.RawMessage `json:"inputs,omitempty"`
 	Outputs         map[string]json.RawMessage `json:"outputs,omitempty"`
@@ -127,21 +138,46 @@ func BuildRun(ctx context.Context, s store.Interface, run *skiff.Run) (*Run, err
 		Experiment: skiff.ExperimentOf(run), Archived: run.Spec.Archived, Retries: run.Spec.Retries,
 		Tasks: []Task{}, Metrics: []Metric{}, Artifacts: []Artifact{},
 	}
+	if from := run.Spec.ResumedFrom; from != nil {
+		doc.ResumedFrom, doc.ResumedTasks = from.Run, from.From
+	}
 	paths := map[string]string{}
+	taken := map[string]string{} // artifacts of other runs, and the paths of the tasks that stand for their makers
 	err := each(ctx, s, tasksKind, run, func(t *skiff.Task) {
 		paths[t.Name] = t.Spec.Path
 		doc.Tasks = append(doc.Tasks, taskOf(t))
+		if t.Status.Cached {
+			for _, names := range t.Status.OutputArtifacts {
+				for _, name := range names {
+					taken[name] = t.Spec.Path
+				}
+			}
+		}
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read tasks of run %s: %w", run.Name, err)
 	}
-	err = each(ctx, s, artifactsKind, run, func(a *skiff.Artifact) {
+	add := func(a *skiff.Artifact) {
 		artifact := artifactOf(a, paths)
+		if path := taken[a.Name]; path != "" {
+			artifact.Task = path
+			delete(taken, a.Name)
+		}
 		doc.Artifacts = append(doc.Artifacts, artifact)
 		doc.Metrics = append(doc.Metrics, metricsOf(artifact)...)
-	})
-	if err != nil {
+	}
+	if err := each(ctx, s, artifactsKind, run, add); err != nil {
 		return nil, fmt.Errorf("read artifacts of run %s: %w", run.Name, err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(taken)) {
+		obj, err := s.Get(ctx, store.Key{Kind: artifactsKind, Namespace: run.Namespace, Name: name})
+		switch {
+		case errors.Is(err, store.ErrNotFound): // deleted with the run that made it
+		case err != nil:
+			return nil, fmt.Errorf("read artifacts of run %s: %w", run.Name, err)
+		default:
+			add(obj.(*skiff.Artifact))
+		}
 	}
 	for i := range doc.Tasks {
 		doc.Tasks[i].Parent = paths[doc.Tasks[i].Parent]
@@ -198,10 +234,15 @@ func each[T any](ctx context.Context, s store.Interface, kind string, run *skiff
 
 func taskOf(t *skiff.Task) Task {
 	status := &t.Status
+	reuse := status.Reuse
+	if reuse == nil {
+		reuse = &skiff.Reuse{}
+	}
 	return Task{
 		Name: t.Spec.Path, ID: t.Name, DisplayName: t.Spec.DisplayName, Component: t.Spec.Component,
 		Type: t.Spec.Type, Parent: t.Spec.Parent, State: cmp.Or(status.State, skiff.StatePending),
-		Attempts: status.Attempts, Cached: status.Cached, CacheReason: status.CacheReason,
+		Attempts: status.Attempts, Cached: status.Cached, CacheReason: status.CacheReason, CachedFrom: status.CachedFrom,
+		ReusedFrom: reuse.From, ReuseReason: reuse.Reason,
 		Started: timeOrNil(status.StartedAt), Finished: timeOrNil(status.FinishedAt),
 		ExitCode: status.ExitCode, Reason: status.Reason, Message: status.Message, Pod: status.Pod,
 		Image: status.Image, ImageDigest: status.ImageDigest,

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -111,7 +112,7 @@ func (a *app) describeRun(run *view.Run) error {
 	err := fields(a.Out, "Run", run.RunID, "Name", run.DisplayName, "Namespace", run.Namespace, "Pipeline", run.Pipeline,
 		"State", state, "Reason", run.Reason, "Message", run.Message, "Created", clock(&run.Created),
 		"Started", clock(run.Started), "Finished", clock(run.Finished), "Duration", took(run.Started, run.Finished),
-		"Pipeline root", run.PipelineRoot)
+		"Resumed from", run.ResumedFrom, "Run again", strings.Join(run.ResumedTasks, ", "), "Pipeline root", run.PipelineRoot)
 	if err != nil {
 		return err
 	}
@@ -142,6 +143,7 @@ func (a *app) describeTask(task *view.Task, ref string) error {
 	err := fields(a.Out, "Task", task.Name, "Id", task.ID, "Run", run, "Name", task.DisplayName, "Component", task.Component,
 		"Type", string(task.Type), "State", taskState(task), "Reason", task.Reason, "Message", task.Message,
 		"Attempts", fmt.Sprint(task.Attempts), "Exit code", exit, "Cache", task.CacheReason,
+		"Reuse", task.ReuseReason, "Result of", cmp.Or(task.ReusedFrom, task.CachedFrom),
 		"Started", clock(task.Started), "Finished", clock(task.Finished), "Duration", took(task.Started, task.Finished),
 		"Image", task.Image, "Digest", task.ImageDigest, "Pod", task.Pod)
 	if err != nil {

@@ -47,6 +47,9 @@ func (a *app) printRunHead(run *view.Run) error {
 	if run.Message != "" {
 		text += "\n" + run.Message
 	}
+	if run.ResumedFrom != "" {
+		text += "\n" + resumed(run)
+	}
 	_, err := fmt.Fprintln(a.Out, text)
 	return err
 }
@@ -91,6 +94,9 @@ func (a *app) section(headings []string, rows [][]string) error {
 }
 
 func taskState(t *view.Task) string {
+	if t.ReusedFrom != "" {
+		return string(t.State) + " (reused)"
+	}
 	if t.Cached {
 		return string(t.State) + " (cached)"
 	}

@@ -64,7 +64,10 @@ func (p *progress) steps(now time.Time) []step {
 			}
 			s.duration = view.Duration(end.Sub(task.Status.StartedAt))
 		}
-		if task.Status.Cached {
+		switch reuse := task.Status.Reuse; {
+		case reuse != nil && reuse.From != "":
+			s.note = "reused"
+		case task.Status.Cached:
 			s.note = "cached"
 		}
 		if pod := p.pods[task.Status.Pod]; pod != nil && !s.state.Terminal() {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/cmd/skiff/internal/author"
 	"github.com/skiff-ml/skiff/cmd/skiff/internal/client"
 	"github.com/skiff-ml/skiff/server"
@@ -43,12 +44,14 @@ type runOptions struct {
 	checkImages bool
 	dryRun      bool
 	experiment  string
+	resume      string
+	from        []string
 }
 
 func (a *app) runCommand() *cobra.Command {
 	opts := &runOptions{}
 	cmd := &cobra.Command{
-		Use:   "run FILE",
+		Use:   "run [FILE]",
 		Short: "Run a pipeline, compiled or as a Python file, and wait for its end",
 		Long: "Run a compiled Kubeflow pipeline (YAML or JSON, or a .zip or .tar.gz of one; \"-\"\n" +
 			"reads from the input) and wait for its end. Where no daemon is up, one is started\n" +
@@ -56,13 +59,17 @@ func (a *app) runCommand() *cobra.Command {
 			"FILE.py, or FILE.py:FUNCTION where the file defines several, is compiled first, with\n" +
 			"the kfp of an interpreter: the one of --python, else of the active virtual\n" +
 			"environment, else python3 in PATH.\n\n" +
+			"--resume RUN goes on from a run that has ended: steps that succeeded there and are\n" +
+			"unchanged (image, command, inputs, settings) are taken over, all else is run. What is\n" +
+			"left out, FILE included, is as it was.\n\n" +
 			"Exit codes: 0 the run succeeded, 1 it failed, 2 it was refused before anything\n" +
 			"started, 130 it was cancelled. Ctrl-C cancels the run, a second one leaves it.",
 		Example: "  skiff run pipeline.yaml -p epochs=3 --follow\n" +
 			"  skiff run pipeline.py:train -p epochs=3\n" +
 			"  skiff run pipeline.yaml --detach -o json\n" +
+			"  skiff run --resume 0197a3 --from train -p epochs=5\n" +
 			"  skiff run pipeline.yaml --fake-gpus dgx-a100 --fake-node cpu=64,mem=256Gi",
-		Args: cobra.ExactArgs(1),
+		Args: cobra.MaximumNArgs(1),
 	}
 	opts.out = outputFlag(cmd)
 	opts.register(cmd)
@@ -81,7 +88,14 @@ func (a *app) runCommand() *cobra.Command {
 	flags.BoolVar(&opts.verbatim, "verbatim", false, "run commands exactly as compiled, pip preludes included")
 	flags.BoolVar(&opts.checkImages, "check-images", false, "make sure that every image can be had before anything starts")
 	flags.BoolVar(&opts.dryRun, "dry-run", false, "only check the pipeline and its inputs")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.run(cmd, args[0], opts) }
+	opts.registerResume(a, cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		file, err := opts.file(args)
+		if err != nil {
+			return refuse(err)
+		}
+		return a.run(cmd, file, opts)
+	}
 	return cmd
 }
 
@@ -115,7 +129,7 @@ func (a *app) run(cmd *cobra.Command, file string, opts *runOptions) error {
 		return err
 	}
 	if opts.dryRun {
-		a.notef("%s can be run", file)
+		a.notef("%s can be run", submission.Filename)
 		return nil
 	}
 	if opts.detach {
@@ -188,8 +202,13 @@ func (a *app) submission(ctx context.Context, file string, opts *runOptions) (se
 		Filename: filepath.Base(file),
 	}
 	var err error
-	if s.Package, err = a.readPackage(ctx, file, opts.python); err != nil {
+	if file == "" {
+		s.Filename = "the pipeline of run " + opts.resume
+	} else if s.Package, err = a.readPackage(ctx, file, opts.python); err != nil {
 		return s, err
+	}
+	if opts.resume != "" {
+		s.Resume = &skiff.Resume{Run: opts.resume, From: opts.from}
 	}
 	if source, _, ok := author.Split(file); ok {
 		s.Filename = filepath.Base(source) + ".yaml"
