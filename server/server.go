@@ -81,10 +81,13 @@ type Submission struct {
 	Arguments    map[string]string          `json:"arguments,omitempty"`
 	PipelineRoot string                     `json:"pipelineRoot,omitempty"`
 	DisableCache bool                       `json:"disableCache,omitempty"`
-	Verbatim     bool                       `json:"verbatim,omitempty"`
-	CheckImages  bool                       `json:"checkImages,omitempty"`
-	Priority     int32                      `json:"priority,omitempty"`
-	Labels       map[string]string          `json:"labels,omitempty"`
+	// CacheMaxAge and CacheTasks: see skiff.RunSpec.
+	CacheMaxAge string            `json:"cacheMaxAge,omitempty"`
+	CacheTasks  map[string]string `json:"cacheTasks,omitempty"`
+	Verbatim    bool              `json:"verbatim,omitempty"`
+	CheckImages bool              `json:"checkImages,omitempty"`
+	Priority    int32             `json:"priority,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
 	// Description, and what the run belongs to: see skiff.RunSpec. An empty
 	// Experiment is the namespace's default one.
 	Description string `json:"description,omitempty"`

@@ -93,6 +93,12 @@ type RunSpec struct {
 	PipelineRoot string `json:"pipelineRoot,omitempty"`
 	// DisableCache runs every task anew whatever its caching options say.
 	DisableCache bool `json:"disableCache,omitempty"`
+	// CacheMaxAge is how old an earlier result may be to be taken ("720h", "30d",
+	// "P30D"); empty leaves that to the tasks and the daemon.
+	CacheMaxAge string `json:"cacheMaxAge,omitempty"`
+	// CacheTasks says of single tasks, by path, "off", "on" or such an age. It
+	// wins over CacheMaxAge, DisableCache and what the pipeline says of them.
+	CacheTasks map[string]string `json:"cacheTasks,omitempty"`
 	// Verbatim runs component commands exactly as compiled.
 	Verbatim bool `json:"verbatim,omitempty"`
 	// Cancel asks the run to stop. Only a retry takes it back.

@@ -59,7 +59,8 @@ func TestCacheHit(t *testing.T) {
 	}
 	// The artifact that a cached step stands for is the same by its content.
 	other := r.finish("cached", with("text", "others"))
-	if diff := cmp.Diff(map[string]string{"make": miss, "read": miss}, r.cacheReasons(other)); diff != "" {
+	from := " differs from run " + third.Name + "'s"
+	if diff := cmp.Diff(map[string]string{"make": "miss: parameter text" + from + ` ("others", there "weights")`, "read": "miss: input artifact model" + from}, r.cacheReasons(other)); diff != "" {
 		t.Errorf("reasons with another input (-want +got):\n%s", diff)
 	}
 	off := r.finish("cached", func(sub *Submission) {

@@ -107,16 +107,12 @@ func (x *execution) uncacheable(n *node) string {
 	switch {
 	case n.forced:
 		return "it was asked to be run again"
-	case x.run.Spec.DisableCache:
-		return "caching is off for this run"
 	case x.ir.DeploymentSpec.Executors[n.component.ExecutorLabel].Container == nil:
 		return "it is not a container"
-	case !n.spec.CachingOptions.EnableCache:
-		return "caching is off for this task"
 	case x.plat.Workspace() != nil:
 		return "the run has a workspace, which a cached step would not have written to"
 	}
-	return ""
+	return x.cacheRule(n).off
 }
 
 // find looks for the newest result of the same step whose artifacts are there.
@@ -132,9 +128,16 @@ func (x *execution) find(ctx context.Context, n *node, digests map[string]string
 		n.task.Status.CacheReason = "not looked up: " + err.Error()
 		return nil, nil
 	}
-	n.task.Status.CacheReason = "miss: no earlier result with these inputs, image and command"
-	for _, obj := range page.Items {
+	rule, now := x.cacheRule(n), x.c.now()
+	if len(page.Items) == 0 {
+		n.task.Status.CacheReason = "miss: " + x.nearMiss(ctx, n, digests)
+	}
+	for _, obj := range page.Items { // newest first
 		task := obj.(*skiff.Task)
+		if age := now.Sub(task.Status.FinishedAt); rule.limited && age > rule.maxAge {
+			n.task.Status.CacheReason = fmt.Sprintf("miss: the result of run %s expired %s ago", task.Spec.Run, roughly(age-rule.maxAge))
+			break
+		}
 		results, err := x.cachedArtifacts(ctx, task)
 		if err == nil {
 			n.task.Status.CacheReason = "hit: the same step of run " + task.Spec.Run
@@ -143,6 +146,64 @@ func (x *execution) find(ctx context.Context, n *node, digests map[string]string
 		n.task.Status.CacheReason = fmt.Sprintf("miss: the result of run %s cannot be used again: %v", task.Spec.Run, err)
 	}
 	return nil, nil
+}
+
+// nearMiss says in what a step differs from the same step of the run before, as
+// far as that is cheaply had.
+func (x *execution) nearMiss(ctx context.Context, n *node, digests map[string]string) string {
+	const plain = "no earlier result with these inputs, image and command"
+	now, err := x.definition(ctx, n, digests)
+	if err != nil {
+		return plain
+	}
+	for _, o := range x.runsBefore(ctx) {
+		task, err := store.GetAs[*skiff.Task](ctx, x.c.store, store.Key{Kind: Tasks, Namespace: x.run.Namespace, Name: taskName(o.name, n.path)})
+		if err != nil || task.Status.State != skiff.StateSucceeded {
+			continue
+		}
+		was, err := x.defined(ctx, o, task, digests)
+		if err != nil {
+			continue
+		}
+		was.Named = now.Named // what these came to there is not read
+		if difference := now.differs(was, o.name); difference != "" {
+			return difference
+		}
+		if task.Status.CacheKey == "" {
+			return "in run " + o.name + " the step was not looked up, so its result is not kept by its key"
+		}
+	}
+	return plain
+}
+
+// Which runs a miss is explained by: enough to find the one before among those of
+// other pipelines, and few enough to cost nothing.
+const (
+	runsLookedAt = 16
+	runsCompared = 3
+)
+
+// runsBefore are the newest runs of the same pipeline before this one. They are
+// read once, for explanations only; a run that cannot be read is left out.
+func (x *execution) runsBefore(ctx context.Context) []*origin {
+	if x.before != nil {
+		return x.before
+	}
+	x.before = []*origin{}
+	page, err := x.c.store.List(ctx, store.ListOptions{Kind: Runs, Namespace: x.run.Namespace, Index: IndexCreated, Limit: runsLookedAt})
+	if err != nil {
+		return nil
+	}
+	for _, obj := range page.Items {
+		run := obj.(*skiff.Run)
+		if run.Name == x.run.Name || run.Spec.PipelineName != x.run.Spec.PipelineName || len(x.before) >= runsCompared {
+			continue
+		}
+		if pkg, err := x.c.manifest(ctx, run.Namespace, run.Spec.Manifest); err == nil {
+			x.before = append(x.before, &origin{name: run.Name, ir: pkg.Spec, plat: pkg.Platform})
+		}
+	}
+	return x.before
 }
 
 // settleAs settles a step with the result of an earlier one.

@@ -60,6 +60,8 @@ type Config struct {
 	// Warm makes the pods of steps before their inputs exist, so that engine/pod
 	// can have their containers wait.
 	Warm bool
+	// CacheExpiry is how old an earlier result may be to be taken; 0 for any age.
+	CacheExpiry time.Duration
 	// Now replaces time.Now in tests.
 	Now func() time.Time
 }
@@ -74,6 +76,7 @@ type Controller struct {
 	limits      kfp.Limits
 	defaultRoot string
 	fake, warm  bool
+	cacheExpiry time.Duration
 	now         func() time.Time
 
 	// work holds everything that executions have done outside of themselves.
@@ -93,7 +96,7 @@ func New(cfg Config) (*Controller, error) {
 	}
 	c := &Controller{
 		store: cfg.Store, artifacts: cfg.Artifacts, images: cfg.Images, fit: cfg.Fit, log: cfg.Logger,
-		limits: cfg.Limits.WithDefaults(), defaultRoot: cfg.PipelineRoot, fake: cfg.Fake, warm: cfg.Warm, now: cfg.Now,
+		limits: cfg.Limits.WithDefaults(), defaultRoot: cfg.PipelineRoot, fake: cfg.Fake, warm: cfg.Warm, now: cfg.Now, cacheExpiry: cfg.CacheExpiry,
 		active: map[string]*execution{}, work: new(errgroup.Group),
 		hasher: make(chan hashJob, 1024),
 	}

@@ -36,6 +36,8 @@ type execution struct {
 	root *scope
 	// origin is the run that this one goes on from, nil for a run of its own.
 	origin *origin
+	// before are runs to explain cache misses by, nil until one is to be.
+	before []*origin
 	// stored holds the run's tasks and artifacts as they were when the
 	// execution began, until the graph has taken them up.
 	stored    map[string]*skiff.Task

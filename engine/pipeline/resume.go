@@ -312,7 +312,7 @@ func (x *execution) unchanged(ctx context.Context, n *node, digests map[string]s
 	}
 	past, reason := x.origin.ended(n)
 	if past != nil {
-		was, err := x.defined(ctx, past, digests)
+		was, err := x.defined(ctx, x.origin, past, digests)
 		if err != nil {
 			reason = err.Error()
 		} else if reason = now.differs(was, x.origin.name); reason == "" {
@@ -350,13 +350,13 @@ func (x *execution) definition(ctx context.Context, n *node, digests map[string]
 	return d, nil
 }
 
-// defined is the definition of a task of the origin.
-func (x *execution) defined(ctx context.Context, task *skiff.Task, digests map[string]string) (*definition, error) {
-	component := x.origin.ir.Components[task.Spec.Component]
+// defined is the definition of a task of another run.
+func (x *execution) defined(ctx context.Context, o *origin, task *skiff.Task, digests map[string]string) (*definition, error) {
+	component := o.ir.Components[task.Spec.Component]
 	if component == nil {
-		return nil, fmt.Errorf("the pipeline of run %s has no component %s", x.origin.name, task.Spec.Component)
+		return nil, fmt.Errorf("the pipeline of run %s has no component %s", o.name, task.Spec.Component)
 	}
-	d, err := definitionOf(x.origin.ir, x.origin.plat, component, x.origin.value(task))
+	d, err := definitionOf(o.ir, o.plat, component, o.value(task))
 	if err != nil {
 		return nil, err
 	}
@@ -380,7 +380,7 @@ func (x *execution) otherPass(ctx context.Context, n *node, now *definition, dig
 	if known == nil {
 		known = make(map[string]*skiff.Task, len(passes))
 		for _, task := range slices.Backward(passes) { // of equal ones the first
-			if was, err := x.defined(ctx, task, digests); err == nil {
+			if was, err := x.defined(ctx, o, task, digests); err == nil {
 				known[was.key()] = task
 			}
 		}

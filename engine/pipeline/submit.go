@@ -37,7 +37,11 @@ type Submission struct {
 	// PipelineRoot overrides where artifacts go.
 	PipelineRoot string
 	DisableCache bool
-	Verbatim     bool
+	// CacheMaxAge and CacheTasks: see skiff.RunSpec. Tasks may be named by their
+	// keys, too.
+	CacheMaxAge string
+	CacheTasks  map[string]string
+	Verbatim    bool
 	// CheckImages asks for every image before anything starts.
 	CheckImages bool
 	Priority    int32
@@ -168,6 +172,7 @@ func (c *Controller) admit(ctx context.Context, sub Submission) (*skiff.Run, *sk
 	parameters, more := c.parameters(pkg, sub)
 	problems = append(problems, more...)
 	problems = append(problems, c.unsupported(pkg)...)
+	problems = append(problems, c.cacheSettings(pkg, &sub)...)
 	root := sub.PipelineRoot
 	if root == "" {
 		root = pkg.Spec.DefaultPipelineRoot
@@ -307,7 +312,7 @@ func (c *Controller) objects(pkg *kfp.Package, sub Submission, parameters map[st
 	}
 	run.Spec.Description, run.Spec.PipelineVersion, run.Spec.ServiceAccount = sub.Description, sub.PipelineVersion, sub.ServiceAccount
 	run.Spec.RecurringRun, run.Spec.ScheduledAt = sub.RecurringRun, sub.ScheduledAt
-	run.Spec.ResumedFrom = sub.Resume
+	run.Spec.ResumedFrom, run.Spec.CacheMaxAge, run.Spec.CacheTasks = sub.Resume, sub.CacheMaxAge, sub.CacheTasks
 	if run.Spec.Experiment = sub.Experiment; run.Spec.Experiment == "" {
 		run.Spec.Experiment = skiff.DefaultExperiment(sub.Namespace)
 	}

@@ -18,6 +18,7 @@ type daemonFlags struct {
 	containerEn []string
 	containerCA string
 	warmSteps   int
+	cacheExpiry string
 	nodeLabels  []string
 	sources     string
 }
@@ -30,6 +31,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.containerEn, "container-env", nil, "KEY=VALUE for every container (a proxy, pip's settings); KEY alone passes the daemon's own")
 	flags.StringVar(&f.containerCA, "container-ca", "", "file of certificate authorities that every container shall trust")
 	flags.IntVar(&f.warmSteps, "warm-steps", 0, "how many steps may have their container wait for their inputs; 0 is twice the CPUs, -1 none")
+	flags.StringVar(&f.cacheExpiry, "cache-expiry", "", "how old an earlier result may be to be taken for a step, as in 720h or 30d; default is any age")
 	flags.StringArrayVar(&f.nodeLabels, "node-label", nil, "KEY=VALUE, a label of this machine that node selectors are compared with")
 	flags.StringVar(&f.sources, "pipeline-urls", daemon.SourcesOff, "off, public or any: from which addresses clients may have pipelines fetched")
 	_ = cmd.RegisterFlagCompletionFunc("runtime", cobra.FixedCompletions(
@@ -39,7 +41,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 // given reports whether any of the flags was used on the command line.
 func (f *daemonFlags) given(cmd *cobra.Command) []string {
 	var used []string
-	for _, name := range []string{"runtime", "fake-gpus", "fake-node", "container-env", "container-ca", "warm-steps", "node-label", "pipeline-urls"} {
+	for _, name := range []string{"runtime", "fake-gpus", "fake-node", "container-env", "container-ca", "warm-steps", "cache-expiry", "node-label", "pipeline-urls"} {
 		if cmd.Flags().Changed(name) {
 			used = append(used, "--"+name)
 		}
@@ -55,7 +57,7 @@ func (f *daemonFlags) config(a *app) (daemon.Config, error) {
 	}
 	cfg := daemon.Config{
 		StateDir: dir, Runtime: f.runtime, FakeGPUs: f.fakeGPUs, FakeNode: f.fakeNode,
-		ContainerEnv: f.containerEn, ContainerCA: f.containerCA, WarmSteps: f.warmSteps, NodeLabels: f.nodeLabels, PipelineURLs: f.sources, Version: a.version,
+		ContainerEnv: f.containerEn, ContainerCA: f.containerCA, WarmSteps: f.warmSteps, CacheExpiry: f.cacheExpiry, NodeLabels: f.nodeLabels, PipelineURLs: f.sources, Version: a.version,
 	}
 	if err := cfg.Check(); err != nil {
 		return cfg, refuse(err)

@@ -39,7 +39,9 @@ type runOptions struct {
 	priority    int32
 	follow      bool
 	detach      bool
-	noCache     bool
+	noCache     noCache
+	cache       []string
+	cacheMaxAge string
 	verbatim    bool
 	checkImages bool
 	dryRun      bool
@@ -84,7 +86,7 @@ func (a *app) runCommand() *cobra.Command {
 	flags.StringVar(&opts.experiment, "experiment", "", "the experiment that the run belongs to, by name or id; made where there is none")
 	flags.BoolVar(&opts.follow, "follow", false, "show the progress of every step")
 	flags.BoolVar(&opts.detach, "detach", false, "print the run's id and return")
-	flags.BoolVar(&opts.noCache, "no-cache", false, "run every step anew")
+	opts.registerCache(cmd)
 	flags.BoolVar(&opts.verbatim, "verbatim", false, "run commands exactly as compiled, pip preludes included")
 	flags.BoolVar(&opts.checkImages, "check-images", false, "make sure that every image can be had before anything starts")
 	flags.BoolVar(&opts.dryRun, "dry-run", false, "only check the pipeline and its inputs")
@@ -197,7 +199,7 @@ func (a *app) stateDirHint() string {
 
 func (a *app) submission(ctx context.Context, file string, opts *runOptions) (server.Submission, error) {
 	s := server.Submission{
-		Namespace: a.namespace, DisplayName: opts.name, PipelineRoot: opts.root, DisableCache: opts.noCache,
+		Namespace: a.namespace, DisplayName: opts.name, PipelineRoot: opts.root, DisableCache: opts.noCache.all, CacheMaxAge: opts.cacheMaxAge,
 		Verbatim: opts.verbatim, CheckImages: opts.checkImages, Priority: opts.priority, Labels: opts.labels,
 		Filename: filepath.Base(file),
 	}
@@ -205,6 +207,9 @@ func (a *app) submission(ctx context.Context, file string, opts *runOptions) (se
 	if file == "" {
 		s.Filename = "the pipeline of run " + opts.resume
 	} else if s.Package, err = a.readPackage(ctx, file, opts.python); err != nil {
+		return s, err
+	}
+	if s.CacheTasks, err = opts.cacheTasks(); err != nil {
 		return s, err
 	}
 	if opts.resume != "" {

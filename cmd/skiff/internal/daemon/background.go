@@ -32,6 +32,9 @@ func Background(cfg Config) error {
 			args = append(args, flag, value)
 		}
 	}
+	if cfg.CacheExpiry != "" {
+		args = append(args, "--cache-expiry", cfg.CacheExpiry)
+	}
 	if cfg.WarmSteps != 0 {
 		args = append(args, "--warm-steps", strconv.Itoa(cfg.WarmSteps))
 	}

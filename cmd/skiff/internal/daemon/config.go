@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/skiff-ml/skiff/engine/pipeline"
 	"github.com/skiff-ml/skiff/runtime/device"
 )
 
@@ -79,6 +80,9 @@ type Config struct {
 	// WarmSteps bounds how many steps have a container wait for their inputs;
 	// 0 means twice the machine's CPUs, a negative number none.
 	WarmSteps int
+	// CacheExpiry is how old an earlier result may be to be taken ("720h",
+	// "30d"); empty for any age.
+	CacheExpiry string
 	// NodeLabels (KEY=VALUE) are what node selectors are compared with, beside
 	// the published ones.
 	NodeLabels []string
@@ -117,6 +121,11 @@ func (c *Config) Check() error {
 	case "", SourcesOff, SourcesPublic, SourcesAny:
 	default:
 		return fmt.Errorf("--pipeline-urls %q: want %s, %s or %s", c.PipelineURLs, SourcesOff, SourcesPublic, SourcesAny)
+	}
+	if c.CacheExpiry != "" {
+		if _, err := pipeline.ParseAge(c.CacheExpiry); err != nil {
+			return fmt.Errorf("--cache-expiry: %w; want an age, as in 720h or 30d", err)
+		}
 	}
 	if c.Listen != "" {
 		if _, _, err := net.SplitHostPort(c.Listen); err != nil {

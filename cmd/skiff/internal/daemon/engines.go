@@ -200,10 +200,16 @@ func (d *daemon) controllers(e *engines, machine runtime.Inventory) error {
 	if err != nil {
 		return err
 	}
+	var expiry time.Duration
+	if d.cfg.CacheExpiry != "" {
+		if expiry, err = pipeline.ParseAge(d.cfg.CacheExpiry); err != nil {
+			return fmt.Errorf("--cache-expiry: %w", err)
+		}
+	}
 	e.pipelines, err = pipeline.New(pipeline.Config{
 		Store: d.store, Artifacts: e.repository, Images: e.backend, Logger: d.log, Fake: e.fake,
-		Warm: d.warmSteps() > 0,
-		Fit:  func(p *core.Pod) error { return e.pods.Check(&p.Spec) },
+		Warm: d.warmSteps() > 0, CacheExpiry: expiry,
+		Fit: func(p *core.Pod) error { return e.pods.Check(&p.Spec) },
 	})
 	return err
 }
