@@ -50,7 +50,7 @@ type Backend interface {
 
 	// Stop asks the command to end with SIGTERM and, after grace, ends all with
 	// SIGKILL. It returns when nothing of the container runs any more. A
-	// container that already ended is no error.
+	// container that already ended is no error; one that is Held ends at once.
 	Stop(ctx context.Context, id string, grace time.Duration) error
 
 	// Remove forgets a container that does not run. It MUST NOT delete the pod
@@ -249,6 +249,10 @@ type Container struct {
 	// Exit is the launcher's record, for Exited. A command ended with success
 	// if and only if it is there and its code is 0.
 	Exit *launch.ExitRecord
+	// Held says, for Running, that the command has failed and the container is
+	// kept (launch.Command.Hold): it goes on to Exited when it is stopped, with a
+	// record of how the command failed, or when its time is over.
+	Held *launch.Held
 	// For Lost (and where the engine knows more than the record): why.
 	Reason, Message string
 	OOMKilled       bool

@@ -81,6 +81,8 @@ func TestScenarios(t *testing.T) {
 		{name: "patch as text", method: "PATCH", path: runsPath + "/r1", body: `{}`, header: func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }, want: 415},
 		{name: "patch too large", method: "PATCH", path: runsPath + "/r1", body: `{"a":"` + strings.Repeat("x", 5<<20) + `"}`, header: merge, want: 413},
 		{name: "stop a pod", method: "PATCH", path: podsPath + "/r1-pod", body: `{"spec":{"skiff":{"stop":true}}}`, header: merge, want: 200, contains: []string{`"stop":true`}},
+		{name: "release a pod", method: "PATCH", path: podsPath + "/r1-pod", body: `{"spec":{"skiff":{"release":true}}}`, header: merge, want: 200, contains: []string{`"release":true`}},
+		{name: "hold a pod", method: "PATCH", path: podsPath + "/r1-pod", body: `{"spec":{"skiff":{"holdOnFailureSeconds":9}}}`, header: merge, want: 422, contains: []string{"only spec.skiff.stop and spec.skiff.release can be set"}},
 		{name: "give a pod another image", method: "PATCH", path: podsPath + "/r1-pod", body: `{"spec":{"containers":[{"name":"main","image":"evil"}]}}`, header: merge, want: 422},
 		{name: "give a pod a GPU", method: "PATCH", path: podsPath + "/r1-pod", body: `{"status":{"claim":{"gpus":["GPU-2"]}}}`, header: merge, want: 422},
 		{name: "delete what runs", method: "DELETE", path: runsPath + "/r2", want: 409, contains: []string{"skiff cancel r2"}},

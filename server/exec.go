@@ -19,8 +19,9 @@ import (
 // Pods runs commands in pods.
 type Pods interface {
 	// Debug makes a pod like the one of that name, in which nothing runs but a
-	// wait, and tells the command that the original ran.
-	Debug(ctx context.Context, namespace, name string) (*DebugPod, error)
+	// wait, and tells the command that the original ran. Where the original has
+	// failed and is kept, it is that one, unless fresh is asked for.
+	Debug(ctx context.Context, namespace, name string, fresh bool) (*DebugPod, error)
 	// Exec runs a command in a running container (empty: the pod's first) and
 	// returns its exit code.
 	Exec(ctx context.Context, namespace, name, container string, req ExecRequest) (exitCode int, err error)
@@ -31,6 +32,9 @@ type DebugPod struct {
 	Pod     string   `json:"pod"`
 	Image   string   `json:"image"`
 	Command []string `json:"command"`
+	// Kept: the pod is the step's own, whose command has failed. Nothing was made,
+	// and nothing is to be removed.
+	Kept bool `json:"kept,omitempty"`
 }
 
 // ExecRequest is a command and its streams; a nil Stdin is an empty one.
@@ -226,10 +230,14 @@ func (s *Server) debugTask(w http.ResponseWriter, r *http.Request) {
 			"only steps that have begun to run, and were not taken from the cache, can be", task.Spec.Path, task.Spec.Type))
 		return
 	}
-	made, err := s.cfg.Pods.Debug(r.Context(), key.Namespace, task.Status.Pod)
+	made, err := s.cfg.Pods.Debug(r.Context(), key.Namespace, task.Status.Pod, r.URL.Query().Get("fresh") == "true")
 	if err != nil {
 		kube.WriteError(w, notFoundAs(err, "pods", task.Status.Pod))
 		return
 	}
-	kube.WriteJSON(w, http.StatusCreated, made)
+	code := http.StatusCreated
+	if made.Kept {
+		code = http.StatusOK
+	}
+	kube.WriteJSON(w, code, made)
 }

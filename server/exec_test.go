@@ -21,7 +21,7 @@ import (
 )
 
 // Debug implements server.Pods.
-func (r *rooms) Debug(_ context.Context, _, name string) (*server.DebugPod, error) {
+func (r *rooms) Debug(_ context.Context, _, name string, _ bool) (*server.DebugPod, error) {
 	if _, known := r.logs[name]; !known {
 		return nil, fmt.Errorf("pod %s: %w", name, store.ErrNotFound)
 	}

@@ -92,6 +92,8 @@ type Submission struct {
 	// Experiment is the namespace's default one.
 	Description string `json:"description,omitempty"`
 	Experiment  string `json:"experiment,omitempty"`
+	// PauseOnFailureSeconds: see skiff.RunSpec.
+	PauseOnFailureSeconds int64 `json:"pauseOnFailureSeconds,omitempty"`
 	// Resume names a run to go on from: what is unchanged of it is taken over,
 	// and so is whatever this submission leaves out, the package included.
 	Resume *skiff.Resume `json:"resume,omitempty"`

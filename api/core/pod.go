@@ -77,6 +77,13 @@ type PodExtension struct {
 	// Stop asks the pod to end with its grace period; it then fails with reason
 	// Cancelled and stays readable, logs included. It is never taken back.
 	Stop bool `json:"stop,omitempty"`
+	// HoldOnFailureSeconds keeps the first container, with the pod's claim, when
+	// its command has failed, for people to look around in: for so long, or until
+	// Release is set. The pod is Running with reason ReasonPaused meanwhile; it
+	// fails when that is over. 0 keeps nothing.
+	HoldOnFailureSeconds int64 `json:"holdOnFailureSeconds,omitempty"`
+	// Release ends such a hold. It is never taken back.
+	Release bool `json:"release,omitempty"`
 	// Environment is a package prelude that the engine recognised at the head
 	// of the command. A backend without images prepares it once and then runs
 	// Command in place of the container's; others run the command as it is.
@@ -85,6 +92,10 @@ type PodExtension struct {
 	// because of a fault that was not the user's.
 	InfrastructureRetries int `json:"infrastructureRetries,omitempty"`
 }
+
+// ReasonPaused is the reason of a running pod, and of its task, whose command has
+// failed and whose container is kept (PodExtension.HoldOnFailureSeconds).
+const ReasonPaused = "PausedOnFailure"
 
 // Environment is what a lightweight component asks pip for before it runs.
 type Environment struct {

@@ -109,6 +109,9 @@ type RunSpec struct {
 	Retries int `json:"retries,omitempty"`
 	// Priority orders this run's pods before those of a lower one.
 	Priority int32 `json:"priority,omitempty"`
+	// PauseOnFailureSeconds keeps the container of a step that has failed for good,
+	// for so long or until it is released; 0 does not. See core.ReasonPaused.
+	PauseOnFailureSeconds int64 `json:"pauseOnFailureSeconds,omitempty"`
 	// ResumedFrom is the run whose results this one takes over where nothing
 	// has changed; nil for a run of its own.
 	ResumedFrom *Resume `json:"resumedFrom,omitempty"`

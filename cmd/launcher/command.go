@@ -63,6 +63,7 @@ func (l *launcher) run(cmd launch.Command) {
 	}
 	if err != nil {
 		l.cannotRun(code, err.Error())
+		l.hold()
 		return
 	}
 	l.record.StartedAt = l.started.At

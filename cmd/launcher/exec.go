@@ -19,7 +19,7 @@ func (l *launcher) exec(c *conn, e launch.Exec, fds []int) {
 	refuse := func(code int, err error) {
 		c.send(launch.Frame{Execed: &launch.Execed{ExitCode: code, Message: err.Error()}})
 	}
-	if l.record.Reason != "" {
+	if l.record.Reason != "" && l.held == nil {
 		refuse(codeNotStarted, fmt.Errorf("the container is ending"))
 		return
 	}

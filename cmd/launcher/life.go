@@ -18,7 +18,8 @@ const shutdownGrace = 5 * time.Second
 // launcher is the state of one life. Its loop alone touches it.
 //
 //	waiting ──command──► running ──command's end──► sweeping ──all reaped──► exited
-//	   └──────────────stop or signal───────────────────►┘
+//	   │                    └──its failure──► held ──stop──►┤
+//	   └──────────────stop or signal───────────────────────►┘
 type launcher struct {
 	cfg    launch.Config
 	home   string // working directory of commands that name none
@@ -45,6 +46,9 @@ type launcher struct {
 	sweeping bool
 	sweeper  <-chan time.Time
 	pause    time.Duration // between two rounds of the sweep
+
+	held   *launch.Held // while a failed command's container is kept
+	holder <-chan time.Time
 
 	deaths   chan death
 	awaiting bool // a goroutine waits for children
@@ -104,7 +108,7 @@ func (l *launcher) hearAll() {
 
 func (l *launcher) loop() int {
 	for {
-		if l.record.Reason != "" && l.sweep() {
+		if l.record.Reason != "" && l.held == nil && l.sweep() {
 			return l.finish()
 		}
 		select {
@@ -118,6 +122,8 @@ func (l *launcher) loop() int {
 			l.kill()
 		case <-l.sweeper:
 			l.sweeper = nil
+		case <-l.holder:
+			l.release()
 		}
 	}
 }
@@ -130,6 +136,9 @@ func (l *launcher) handle(e event) {
 		e.conn.send(launch.Frame{Hello: &launch.Hello{Version: launch.Version, Phase: l.phase, PID: os.Getpid()}})
 		if l.started.CommandID != "" {
 			e.conn.send(launch.Frame{Started: &l.started})
+		}
+		if l.held != nil {
+			e.conn.send(launch.Frame{Held: l.held})
 		}
 	case e.gone:
 		delete(l.conns, e.conn)
@@ -192,6 +201,9 @@ func (l *launcher) pass(s syscall.Signal) {
 // end asks the command to end and sets the time for force. The first who asks
 // gives the reason; a later one may only shorten the grace.
 func (l *launcher) end(reason string, s syscall.Signal, grace time.Duration) {
+	if l.held != nil {
+		l.release()
+	}
 	if l.record.Reason != "" {
 		return // it is ending already
 	}
@@ -262,6 +274,7 @@ func (l *launcher) ended(status syscall.WaitStatus) {
 	default:
 		r.Reason = launch.ReasonError
 	}
+	l.hold()
 }
 
 // exitCode is a shell's: 128 and the signal's number for one that a signal ended.

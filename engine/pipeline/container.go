@@ -361,6 +361,9 @@ func (s *step) resources() (core.ResourceRequirements, error) {
 // extension carries what the launcher does around the command.
 func (s *step) extension(x *execution, command []string) *core.PodExtension {
 	ext := &core.PodExtension{InfrastructureRetries: s.n.restarts}
+	if s.n.lastAttempt() {
+		ext.HoldOnFailureSeconds = x.run.Spec.PauseOnFailureSeconds
+	}
 	ext.Directories = append(ext.Directories, outputFolder)
 	ext.Outputs = append(ext.Outputs, core.OutputFile{Name: executorOutput, Path: s.input.Outputs.OutputFile})
 	for _, name := range sortedKeys(s.input.Outputs.Parameters) {
@@ -388,6 +391,13 @@ func (s *step) extension(x *execution, command []string) *core.PodExtension {
 		ext.Environment = recognisePrelude(s.container.Command, command)
 	}
 	return ext
+}
+
+// lastAttempt says whether a step that fails now has failed for good, as far as
+// its own policy goes.
+func (n *node) lastAttempt() bool {
+	policy := n.spec.RetryPolicy
+	return policy == nil || n.task.Status.Attempts-n.task.Status.Spent > policy.MaxRetryCount
 }
 
 // uriLinks lets a container component open artifacts by their URIs. Components

@@ -51,11 +51,15 @@ func (x *execution) podWaits(n *node, pod *core.Pod) {
 	if pod.Status.Phase == core.PodRunning {
 		state = skiff.StateRunning
 	}
-	status := &n.task.Status
-	if status.State == state && status.Reason == pod.Status.Reason && status.Message == pod.Status.Message {
+	status, message := &n.task.Status, pod.Status.Message
+	if pod.Status.Reason == core.ReasonPaused {
+		ref := x.run.Name + "/" + n.path
+		message += fmt.Sprintf("; skiff debug %s opens a shell in it, skiff release %s lets it end", ref, ref)
+	}
+	if status.State == state && status.Reason == pod.Status.Reason && status.Message == message {
 		return
 	}
-	status.State, status.Reason, status.Message = state, pod.Status.Reason, pod.Status.Message
+	status.State, status.Reason, status.Message = state, pod.Status.Reason, message
 	x.touch(n)
 	if state == skiff.StateRunning {
 		x.warmDependents(n)
@@ -73,7 +77,7 @@ func (x *execution) podFailed(ctx context.Context, n *node, pod *core.Pod) {
 		x.settle(n, skiff.StateCanceled, reasonCancelled, "the run was cancelled")
 	case pod.Status.Skiff != nil && pod.Status.Skiff.Infrastructure:
 		x.restart(n, message)
-	case policy != nil && n.task.Status.Attempts-n.task.Status.Spent <= policy.MaxRetryCount:
+	case !n.lastAttempt():
 		delay := retryDelay(policy, n.task.Status.Attempts-n.task.Status.Spent)
 		n.task.Status.State = skiff.StatePending
 		n.task.Status.Reason = "Retrying"

@@ -50,6 +50,8 @@ type Submission struct {
 	// Experiment is the namespace's default one.
 	Description string
 	Experiment  string
+	// PauseOnFailureSeconds: see skiff.RunSpec.
+	PauseOnFailureSeconds int64
 	// Resume names a run to go on from. What the submission leaves out then is
 	// as it was there: the package, parameters, the pipeline root and the
 	// experiment.
@@ -59,6 +61,10 @@ type Submission struct {
 	ScheduledAt     time.Time
 	ServiceAccount  string
 }
+
+// maxPause is how long a failed step may be kept at most, in seconds: over a long
+// weekend.
+const maxPause = 4 * 24 * 60 * 60
 
 // Check does all the door's checks and writes nothing. What is refused is a
 // problem.List.
@@ -173,6 +179,9 @@ func (c *Controller) admit(ctx context.Context, sub Submission) (*skiff.Run, *sk
 	problems = append(problems, more...)
 	problems = append(problems, c.unsupported(pkg)...)
 	problems = append(problems, c.cacheSettings(pkg, &sub)...)
+	if sub.PauseOnFailureSeconds < 0 || sub.PauseOnFailureSeconds > maxPause {
+		problems.Add("pauseOnFailureSeconds", "want 0 to %d, got %d", maxPause, sub.PauseOnFailureSeconds).Hint = "a paused step keeps its CPUs, memory and devices from others"
+	}
 	root := sub.PipelineRoot
 	if root == "" {
 		root = pkg.Spec.DefaultPipelineRoot
@@ -312,6 +321,7 @@ func (c *Controller) objects(pkg *kfp.Package, sub Submission, parameters map[st
 	}
 	run.Spec.Description, run.Spec.PipelineVersion, run.Spec.ServiceAccount = sub.Description, sub.PipelineVersion, sub.ServiceAccount
 	run.Spec.RecurringRun, run.Spec.ScheduledAt = sub.RecurringRun, sub.ScheduledAt
+	run.Spec.PauseOnFailureSeconds = sub.PauseOnFailureSeconds
 	run.Spec.ResumedFrom, run.Spec.CacheMaxAge, run.Spec.CacheTasks = sub.Resume, sub.CacheMaxAge, sub.CacheTasks
 	if run.Spec.Experiment = sub.Experiment; run.Spec.Experiment == "" {
 		run.Spec.Experiment = skiff.DefaultExperiment(sub.Namespace)

@@ -178,6 +178,7 @@ func fixed(pod *core.Pod) core.PodSpec {
 	}
 	ext := *spec.Skiff
 	ext.Directories, ext.Outputs, ext.Links, ext.Collect = nil, nil, nil, nil
+	ext.HoldOnFailureSeconds = 0
 	if ext.Environment != nil {
 		ext.Environment = &core.Environment{Calls: ext.Environment.Calls}
 	}

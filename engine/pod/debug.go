@@ -32,7 +32,11 @@ func holdCommand() []string {
 // space in it, so that the command can be run again without touching a result.
 // The pod waits its turn like any other; its end is the caller's affair, or
 // comes after debugLimit. Errors are store.ErrNotFound and those of Check.
-func (c *Controller) Debug(ctx context.Context, namespace, name string) (*core.Pod, []string, error) {
+//
+// A step whose failed container is kept (core.ReasonPaused) is itself what there
+// is to look around in: unless fresh is asked for, it is returned, and nothing is
+// made.
+func (c *Controller) Debug(ctx context.Context, namespace, name string, fresh bool) (*core.Pod, []string, error) {
 	step, err := store.GetAs[*core.Pod](ctx, c.store, store.Key{Kind: KindName, Namespace: namespace, Name: name})
 	if err != nil {
 		return nil, nil, err
@@ -40,6 +44,9 @@ func (c *Controller) Debug(ctx context.Context, namespace, name string) (*core.P
 	made, command, err := debugPod(step, c.pulls.Load())
 	if err != nil {
 		return nil, nil, err
+	}
+	if paused(step) && !fresh {
+		return step, command, nil
 	}
 	if err := c.Check(&made.Spec); err != nil {
 		return nil, nil, fmt.Errorf("debug pod %s: %w", name, err)
@@ -69,6 +76,7 @@ func debugPod(step *core.Pod, images bool) (*core.Pod, []string, error) {
 	if ext := spec.Skiff; ext != nil {
 		ext.Outputs, ext.Collect, ext.Stop, ext.InfrastructureRetries = nil, nil, false, 0
 		ext.Gang, ext.GangSize = "", 0
+		ext.HoldOnFailureSeconds, ext.Release = 0, false
 		if ext.Environment != nil {
 			if !images {
 				own = ext.Environment.Command

@@ -110,7 +110,8 @@ func (r *run) observe(con runtime.Container) {
 	}
 	r.mu.Lock()
 	old, known := r.seen[con.Name]
-	if !known || stateRank(con.State) > stateRank(old.State) || (con.State == old.State && old.ID == "") {
+	if !known || stateRank(con.State) > stateRank(old.State) ||
+		(con.State == old.State && (old.ID == "" || (con.Held != nil && old.Held == nil))) {
 		r.seen[con.Name] = con
 	}
 	r.mu.Unlock()
@@ -390,8 +391,14 @@ func (r *run) pass(ctx context.Context) (done bool, next time.Time, err error) {
 				next = u.restartAt
 			}
 		}
-		if !u.init {
-			done = false
+		if u.init {
+			continue
+		}
+		done = false
+		if retry, err := r.hold(ctx, u); err != nil {
+			return false, next, err
+		} else if !retry.IsZero() && (next.IsZero() || retry.Before(next)) {
+			next = retry
 		}
 	}
 	return done, next, nil

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/runtime"
@@ -306,6 +307,7 @@ func (r *run) command(ctx context.Context, u *unit) (launch.Command, error) {
 	if !first || ext == nil {
 		return cmd, nil
 	}
+	cmd.Hold = time.Duration(max(0, ext.HoldOnFailureSeconds)) * time.Second
 	cmd.Directories = append(cmd.Directories, ext.Directories...)
 	for _, out := range ext.Outputs {
 		cmd.Outputs = append(cmd.Outputs, launch.Output{Name: out.Name, Path: out.Path})

@@ -131,6 +131,7 @@ func running(f facts, s host.Status) runtime.Container {
 	if s.Started != nil {
 		c.StartedAt = s.Started.At
 	}
+	c.Held = s.Held
 	return c
 }
 

@@ -229,7 +229,10 @@ func (w *watcher) publish(f *follower, c runtime.Container) {
 	if c.IP == "" {
 		c.IP = f.last.IP
 	}
-	if is == was && c.IP == f.last.IP && c.Name == f.last.Name {
+	if is == was && c.Held == nil {
+		c.Held = f.last.Held // looked at before it was
+	}
+	if is == was && c.IP == f.last.IP && c.Name == f.last.Name && (c.Held == nil) == (f.last.Held == nil) {
 		return
 	}
 	f.last = c

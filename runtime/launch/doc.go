@@ -14,6 +14,7 @@
 //	        lock                       held (flock) by the launcher while it lives
 //	        s                          the launcher's unix socket, 0666
 //	        started.json               the command's identity, before it runs
+//	        held.json                  how the command failed, while its container is kept
 //	        exit.json                  the exit record, written last, by rename
 //	        log.0, log.1 …             the command's output (see LogEntry)
 //
@@ -30,10 +31,11 @@
 //	daemon   → Launch{command}            (phase waiting; a repeat is a no-op)
 //	launcher → Started{commandID, pid, at}
 //	daemon   → Signal{number} | Stop{grace}
+//	launcher → Held{exitCode, until}      (where the command asks for it and has failed)
 //	launcher → Exited{record}             (after the record is on disk)
 //	daemon   → Exec{argv} + 3 descriptors (a connection of its own)
 //	launcher → Execed{code}
 //
 // A daemon that comes back dials and reads the same: Hello tells the phase,
-// Started and Exited are repeated to every new connection.
+// Started, Held and Exited are repeated to every new connection.
 package launch

@@ -27,6 +27,7 @@ const (
 	LockFile    = "lock"
 	SocketFile  = "s"
 	StartedFile = "started.json"
+	HeldFile    = "held.json"
 	ExitFile    = "exit.json"
 	LogPrefix   = "log."
 )
@@ -121,6 +122,9 @@ type Command struct {
 	// Grace is how long the command has between SIGTERM and SIGKILL when the
 	// launcher itself is told to end.
 	Grace time.Duration `json:"grace,omitempty"`
+	// Hold is how long the container is kept when the command has failed, for
+	// people to look around in; 0 is not at all. See Held.
+	Hold time.Duration `json:"hold,omitempty"`
 	// User is "uid[:gid]" for a launcher that runs as root and must not run the
 	// command so; empty keeps the launcher's own.
 	User string `json:"user,omitempty"`
@@ -169,6 +173,7 @@ type Frame struct {
 	Started *Started    `json:"started,omitempty"`
 	Signal  *Signal     `json:"signal,omitempty"`
 	Stop    *Stop       `json:"stop,omitempty"`
+	Held    *Held       `json:"held,omitempty"`
 	Exited  *ExitRecord `json:"exited,omitempty"`
 	Exec    *Exec       `json:"exec,omitempty"`
 	Execed  *Execed     `json:"execed,omitempty"`
@@ -193,6 +198,20 @@ type Started struct {
 // Signal asks for one signal to the command's process group.
 type Signal struct {
 	Number int `json:"number"`
+}
+
+// Held says that the command has failed and its container is kept as it left it
+// until somebody asks for the end (Stop, a signal) or Until has come. The exit
+// record follows only then, and says of the command what is said here. To
+// daemons that do not know of it such a launcher is one whose command runs.
+type Held struct {
+	CommandID string    `json:"commandID"`
+	ExitCode  int       `json:"exitCode"`
+	Signal    int       `json:"signal,omitempty"`
+	Reason    string    `json:"reason"`
+	Message   string    `json:"message,omitempty"`
+	At        time.Time `json:"at"`
+	Until     time.Time `json:"until"`
 }
 
 // Stop asks for the end: SIGTERM, and SIGKILL to everything after Grace. A

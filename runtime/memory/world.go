@@ -139,6 +139,7 @@ type container struct {
 	asked    bool
 	cancel   context.CancelFunc // ends the handler by force
 	lost     bool
+	released chan struct{} // closed to end a hold; nil where there is none
 }
 
 // set changes the state and publishes it; the caller holds mu.
@@ -217,12 +218,42 @@ func (c *container) run(ctx context.Context, cmd launch.Command) {
 	}
 	stdout.flush()
 	stderr.flush()
+	if cmd.Hold > 0 && result.ExitCode != 0 {
+		c.hold(ctx, cmd, result)
+	}
 	written, dropped, _ := logs.Totals()
 	_ = logs.Close() // what was lost is counted
 	c.finish(ctx, result, launch.ExitRecord{
 		CommandID: cmd.ID, StartedAt: c.now().StartedAt, LogBytes: written, LogDropped: dropped,
 		Outputs: c.outputs(cmd, result),
 	})
+}
+
+// hold keeps the container of a command that has failed.
+func (c *container) hold(ctx context.Context, cmd launch.Command, result Result) {
+	c.mu.Lock()
+	if c.reason != "" || c.lost || ctx.Err() != nil {
+		c.mu.Unlock()
+		return
+	}
+	now := time.Now().UTC()
+	c.state.Held = &launch.Held{
+		CommandID: cmd.ID, ExitCode: result.ExitCode, Reason: launch.ReasonError, Message: result.Message, At: now, Until: now.Add(cmd.Hold),
+	}
+	c.released = make(chan struct{})
+	released := c.released
+	c.set(runtime.StateRunning)
+	c.mu.Unlock()
+	timer := time.NewTimer(cmd.Hold)
+	defer timer.Stop()
+	select {
+	case <-released:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.released, c.state.Held = nil, nil
 }
 
 // outputs are the declared ones.
@@ -298,6 +329,13 @@ func (c *container) end(reason string, grace time.Duration) bool {
 	case runtime.StateRunning:
 	default:
 		return false
+	}
+	if c.released != nil {
+		if !c.asked {
+			c.asked = true
+			close(c.released)
+		}
+		return true
 	}
 	if c.reason == "" {
 		c.reason = reason

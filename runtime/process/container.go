@@ -100,13 +100,13 @@ func (c *container) update(change func(*runtime.Container)) {
 	if final(c.state.State) {
 		return
 	}
-	before := c.state.State
+	before, held := c.state.State, c.state.Held != nil
 	change(&c.state)
 	if rank(c.state.State) < rank(before) {
 		c.state.State = before
 		return
 	}
-	if c.state.State == before || c.gone {
+	if (c.state.State == before && held == (c.state.Held != nil)) || c.gone {
 		return
 	}
 	c.b.feed.Publish(c.spec.Name, c.state)
@@ -146,12 +146,15 @@ func (c *container) observe(s host.Status) {
 		case s.Lost:
 			r.State, r.Reason, r.Message = runtime.StateLost, "LauncherLost", s.Message
 		case s.Exit != nil:
-			r.State, r.Exit = runtime.StateExited, s.Exit
+			r.State, r.Exit, r.Held = runtime.StateExited, s.Exit, nil
 			r.StartedAt = s.Exit.StartedAt
 			r.Reason, r.Message = s.Exit.Reason, s.Exit.Message
 			r.OOMKilled = s.Exit.Reason == launch.ReasonOOMKilled
 		case s.Phase == launch.PhaseRunning:
 			r.State = runtime.StateRunning
+			if s.Held != nil {
+				r.Held = s.Held
+			}
 		case s.Phase == launch.PhaseWaiting:
 			r.State = runtime.StateWaiting
 		}

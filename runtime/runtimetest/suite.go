@@ -45,8 +45,11 @@ func Run(t *testing.T, newHarness func(t *testing.T) *Harness) {
 		{"AdoptExitedWhileAway", restarts, testAdoptExited},
 		{"AdoptLostWhileAway", restarts, testAdoptLost},
 		{"AdoptCreated", restarts, testAdoptCreated},
+		{"Hold", restarts, testHold},
+		{"HoldEnds", anything, testHoldEnds},
 
 		{"CannotRun", processes, testCannotRun},
+		{"HoldOfWhatCannotRun", processes, testHoldCannotRun},
 		{"EndedBySignal", processes, testEndedBySignal},
 		{"OutputsAreFilesOnly", processes, testOutputsAreFilesOnly},
 		{"EnvironmentAndFolders", processes, testEnvironment},

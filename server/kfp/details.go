@@ -52,10 +52,18 @@ func (a *API) details(ctx context.Context, r *skiff.Run) (*runDetails, error) {
 	return details, nil
 }
 
+// taskStateOf is a task's state in the published words; PAUSED is one of them.
+func taskStateOf(t *skiff.Task) string {
+	if t.Status.Reason == core.ReasonPaused && t.Status.State == skiff.StateRunning {
+		return "PAUSED"
+	}
+	return stateOf(t.Status.State)
+}
+
 func taskMessage(t *skiff.Task, children []childTask) taskDetail {
 	m := taskDetail{
 		RunID: t.Spec.Run, TaskID: t.Name, DisplayName: taskTitle(t), CreateTime: stamp(t.CreationTimestamp),
-		StartTime: stamp(t.Status.StartedAt), EndTime: stamp(t.Status.FinishedAt), State: stateOf(t.Status.State),
+		StartTime: stamp(t.Status.StartedAt), EndTime: stamp(t.Status.FinishedAt), State: taskStateOf(t),
 		Inputs: artifactLists(t.Status.InputArtifacts), Outputs: artifactLists(t.Status.OutputArtifacts),
 		ParentTaskID: t.Spec.Parent, PodName: t.Status.Pod, ChildTasks: children,
 	}

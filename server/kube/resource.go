@@ -268,6 +268,9 @@ func withFake(state string, fake bool) string {
 }
 
 func taskState(t *skiff.Task) string {
+	if t.Status.Reason == core.ReasonPaused {
+		return string(t.Status.State) + " (paused)"
+	}
 	if t.Status.Reuse != nil && t.Status.Reuse.From != "" {
 		return string(t.Status.State) + " (reused)"
 	}
@@ -315,6 +318,8 @@ func podStatus(p *core.Pod) string {
 	case p.DeletionTimestamp != nil && !p.Status.Phase.Terminal():
 		return "Terminating"
 	case p.Status.Reason != "" && p.Status.Phase != core.PodRunning && p.Status.Phase != core.PodSucceeded:
+		return p.Status.Reason
+	case p.Status.Phase == core.PodRunning && p.Status.Reason == core.ReasonPaused:
 		return p.Status.Reason
 	case p.Status.Phase == core.PodSucceeded:
 		return "Completed"

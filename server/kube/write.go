@@ -146,23 +146,23 @@ func patchRun(before, after core.Object) error {
 	return nil
 }
 
-// patchPod lets clients stop a pod and change its labels.
+// patchPod lets clients stop a pod, release it from a hold, and change its labels.
 func patchPod(before, after core.Object) error {
 	b, a := before.(*core.Pod), after.(*core.Pod)
 	spec := b.Spec
-	if a.Spec.Skiff != nil && a.Spec.Skiff.Stop {
+	if ext := a.Spec.Skiff; ext != nil && (ext.Stop || ext.Release) {
 		var extension core.PodExtension
 		if spec.Skiff != nil {
 			extension = *spec.Skiff
 		}
-		extension.Stop = true
+		extension.Stop, extension.Release = extension.Stop || ext.Stop, extension.Release || ext.Release
 		spec.Skiff = &extension
 	}
 	if equalJSON(spec, a.Spec) && equalJSON(b.Status, a.Status) {
 		return nil
 	}
 	return &Error{Code: http.StatusUnprocessableEntity, Reason: "Invalid",
-		Message: fmt.Sprintf("pods %q: only spec.skiff.stop can be set, and it is never taken back", b.Name)}
+		Message: fmt.Sprintf("pods %q: only spec.skiff.stop and spec.skiff.release can be set, and they are never taken back", b.Name)}
 }
 
 // equalJSON compares by content: raw JSON values come back from a patch with

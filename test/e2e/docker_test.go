@@ -60,6 +60,13 @@ func TestContainersNeedAToken(t *testing.T) {
 	}
 }
 
+// TestPauseAndResumeDocker is TestPauseAndResume over containers.
+func TestPauseAndResumeDocker(t *testing.T) {
+	d := newDaemon(t, "--runtime", "docker")
+	pauseAndResume(t, d, "testdata/moody.yaml")
+	d.noContainers(t.Context())
+}
+
 // TestDebugDocker: a step's container again, whose outputs spoil no result.
 func TestDebugDocker(t *testing.T) {
 	d := newDaemon(t, "--runtime", "docker")

@@ -214,6 +214,8 @@ type taskDocument struct {
 	Cached   bool   `json:"cached"`
 	ExitCode *int   `json:"exit_code"`
 	Message  string `json:"message"`
+	// ReusedFrom is the id of the task whose result was taken over.
+	ReusedFrom string `json:"reused_from"`
 }
 
 // document reads a run document from a command's standard output.

@@ -15,7 +15,10 @@ type Status struct {
 	// Message says why, for Lost.
 	Message string
 	Started *launch.Started
-	Exit    *launch.ExitRecord
+	// Held: the command has failed and its container is kept; Phase is
+	// PhaseRunning then.
+	Held *launch.Held
+	Exit *launch.ExitRecord
 	// PID is the launcher's process as this machine counts, 0 where unknown.
 	PID int
 }
@@ -55,7 +58,7 @@ func ReadStatus(dir string) (Status, bool, error) {
 		return Status{}, false, err
 	}
 	if s != nil && s.CommandID != "" {
-		return Status{Phase: launch.PhaseRunning, Started: s}, true, nil
+		return Status{Phase: launch.PhaseRunning, Started: s, Held: ReadHeld(dir)}, true, nil
 	}
 	return Status{Phase: launch.PhaseWaiting}, true, nil
 }
@@ -93,9 +96,10 @@ func (h *Host) FollowTalk(ctx context.Context, dir string, t Talk, fn func(Statu
 	}
 	defer sub.cancel()
 	var last launch.Phase
+	held := false
 	report := func(s Status) {
-		if s.Phase != last || s.Final() {
-			last = s.Phase
+		if s.Phase != last || s.Final() || (s.Held != nil && !held) {
+			last, held = s.Phase, s.Held != nil
 			fn(s)
 		}
 	}
@@ -168,6 +172,10 @@ func listen(c *Conn, s Status, report func(Status)) (final bool) {
 		case f.Started != nil:
 			s.Phase, s.Started = launch.PhaseRunning, f.Started
 			report(s)
+		case f.Held != nil:
+			if s.Held = checkHeld(f.Held); s.Held != nil {
+				report(s)
+			}
 		case f.Exited != nil:
 			s.Phase, s.Exit = launch.PhaseExited, f.Exited
 			report(s)

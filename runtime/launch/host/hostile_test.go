@@ -55,6 +55,12 @@ var reads = map[string]func(b *box) (string, error){
 		}
 		return "", err
 	},
+	launch.HeldFile: func(b *box) (string, error) {
+		if held := host.ReadHeld(b.dir); held != nil {
+			return held.Message, nil
+		}
+		return "", host.ErrHostile // nothing is said of it, whatever it is
+	},
 	launch.LogPrefix + "0": func(b *box) (string, error) {
 		var text strings.Builder
 		for e, err := range b.h.OpenLog(b.ctx(), b.dir, host.LogOptions{}) {
@@ -74,7 +80,7 @@ var reads = map[string]func(b *box) (string, error){
 	},
 }
 
-const secretText = `{"version":1,"exitCode":1,"reason":"Error","finishedAt":"2026-01-01T00:00:00Z","message":"SECRET","commandID":"SECRET"}`
+const secretText = `{"version":1,"exitCode":1,"reason":"Error","finishedAt":"2026-01-01T00:00:00Z","until":"2026-01-01T00:00:00Z","message":"SECRET","commandID":"SECRET"}`
 
 func TestObstaclesInTheWayOfReads(t *testing.T) {
 	for file, read := range reads {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -88,6 +89,41 @@ func ReadStarted(dir string) (*launch.Started, error) {
 		return nil, fmt.Errorf("read %s: %w: %w", launch.StartedFile, ErrHostile, err)
 	}
 	return &s, nil
+}
+
+// maxHeldText bounds what is repeated of a held launcher's message.
+const maxHeldText = 1 << 10
+
+// ReadHeld reads held.json; nil where there is none, or one that no launcher
+// writes: that a container is kept is said for people, and proves nothing.
+func ReadHeld(dir string) *launch.Held {
+	d, err := openFolder(dir)
+	if err != nil {
+		return nil
+	}
+	defer d.Close()
+	data, err := readFile(d, launch.HeldFile, 1<<20)
+	if err != nil {
+		return nil
+	}
+	var held launch.Held
+	if json.Unmarshal(data, &held) != nil {
+		return nil
+	}
+	return checkHeld(&held)
+}
+
+// checkHeld returns what is fit to be shown of a launcher's word, nil where it
+// cannot be one.
+func checkHeld(held *launch.Held) *launch.Held {
+	if held == nil || held.CommandID == "" || held.ExitCode < 1 || held.ExitCode > 255 || held.Reason == "" || held.Until.IsZero() {
+		return nil
+	}
+	checked := *held
+	if len(checked.Message) > maxHeldText {
+		checked.Message = strings.ToValidUTF8(checked.Message[:maxHeldText], "") + "…"
+	}
+	return &checked
 }
 
 func ignoreMissing(err error) error {

@@ -35,11 +35,13 @@ const (
 func (a *app) debugCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "debug RUN/TASK [-- COMMAND…]",
-		Short: "Open a shell in a fresh container like a step's",
+		Short: "Open a shell in a failed step's kept container, or in a fresh one like a step's",
 		Long: "Open a shell in a fresh container like the one that a step ran in: its image, its inputs,\n" +
 			"environment, mounts and resources. The step's own command lies there as " + commandFile + ";\n" +
 			"what it writes as outputs is thrown away with the container, which is removed at the end.\n" +
 			"With a command behind \"--\", that is run instead, and its exit code is this command's.\n\n" +
+			"A step that is paused (\"skiff run --on-failure pause\") is entered itself, as its command left\n" +
+			"it, and stays paused; --fresh makes another container all the same.\n\n" +
 			"The container waits its turn for the machine like any step. The image needs a shell (sh).",
 		Example: "  skiff debug 0197a3/train\n" +
 			"  skiff debug 0197a3/train -- python3 -c 'import torch; print(torch.cuda.is_available())'\n" +
@@ -57,6 +59,7 @@ func (a *app) debugCommand() *cobra.Command {
 	}
 	flags := &daemonFlags{}
 	flags.register(cmd)
+	fresh := cmd.Flags().Bool("fresh", false, "make a fresh container even where the step's own is kept")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		run, task, nested := strings.Cut(args[0], "/")
 		if !nested || run == "" || task == "" {
@@ -76,13 +79,14 @@ func (a *app) debugCommand() *cobra.Command {
 		if err := s.checkFlags(cmd, flags); err != nil {
 			return refuse(err)
 		}
-		return a.debug(ctx, s.client, run, task, args[1:])
+		return a.debug(ctx, s.client, run, task, *fresh, args[1:])
 	}
 	return cmd
 }
 
-// debug makes the pod, runs one command in it, and removes it.
-func (a *app) debug(ctx context.Context, c *client.Client, runID, name string, argv []string) (err error) {
+// debug makes the pod, runs one command in it, and removes it; one that is kept is
+// only entered.
+func (a *app) debug(ctx context.Context, c *client.Client, runID, name string, fresh bool, argv []string) (err error) {
 	run, err := c.Run(ctx, a.namespace, runID)
 	if err != nil {
 		return err
@@ -91,11 +95,14 @@ func (a *app) debug(ctx context.Context, c *client.Client, runID, name string, a
 	if err != nil {
 		return err
 	}
-	made, err := c.Debug(ctx, a.namespace, task.ID)
+	made, err := c.Debug(ctx, a.namespace, task.ID, fresh)
 	if err != nil {
 		return err
 	}
 	defer func() {
+		if made.Kept {
+			return
+		}
 		removing, cancel := context.WithTimeout(context.WithoutCancel(ctx), debugRemoval)
 		defer cancel()
 		if left := a.removePod(removing, c, made.Pod); left != nil {
@@ -211,7 +218,11 @@ func quoteWords(argv []string) string {
 // shell opens an interactive shell, on a terminal where there is one.
 func (a *app) shell(ctx context.Context, c *client.Client, task *view.Task, made *server.DebugPod) error {
 	opts := client.ExecOptions{Argv: []string{"sh", "-c", openShell}, Stdin: a.In, Stdout: a.Out, Stderr: a.Err}
-	a.notef("a container like that of %s (image %s); its outputs and itself go when you leave", task.Name, made.Image)
+	if made.Kept {
+		a.notef("the container of %s (image %s), as its command left it; it stays when you leave, until it is released", task.Name, made.Image)
+	} else {
+		a.notef("a container like that of %s (image %s); its outputs and itself go when you leave", task.Name, made.Image)
+	}
 	a.notef("%s runs the step's command:", commandFile)
 	a.notef("  %s", printable(short(json.RawMessage(quoteJSON(quoteWords(made.Command))))))
 	in, isFile := a.In.(*os.File)

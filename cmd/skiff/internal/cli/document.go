@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/server/view"
 )
@@ -94,6 +95,9 @@ func (a *app) section(headings []string, rows [][]string) error {
 }
 
 func taskState(t *view.Task) string {
+	if t.Reason == core.ReasonPaused {
+		return string(t.State) + " (paused)"
+	}
 	if t.ReusedFrom != "" {
 		return string(t.State) + " (reused)"
 	}

@@ -46,6 +46,8 @@ type runOptions struct {
 	checkImages bool
 	dryRun      bool
 	experiment  string
+	onFailure   string
+	pause       time.Duration
 	resume      string
 	from        []string
 }
@@ -91,6 +93,7 @@ func (a *app) runCommand() *cobra.Command {
 	flags.BoolVar(&opts.checkImages, "check-images", false, "make sure that every image can be had before anything starts")
 	flags.BoolVar(&opts.dryRun, "dry-run", false, "only check the pipeline and its inputs")
 	opts.registerResume(a, cmd)
+	opts.registerPause(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		file, err := opts.file(args)
 		if err != nil {
@@ -207,6 +210,9 @@ func (a *app) submission(ctx context.Context, file string, opts *runOptions) (se
 	if file == "" {
 		s.Filename = "the pipeline of run " + opts.resume
 	} else if s.Package, err = a.readPackage(ctx, file, opts.python); err != nil {
+		return s, err
+	}
+	if s.PauseOnFailureSeconds, err = opts.pauseSeconds(); err != nil {
 		return s, err
 	}
 	if s.CacheTasks, err = opts.cacheTasks(); err != nil {

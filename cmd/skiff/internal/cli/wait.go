@@ -45,6 +45,8 @@ type waiter struct {
 	signals  chan os.Signal
 	// interrupted is true once the user asked for the run's end.
 	interrupted bool
+	// paused are the pods of which it was told that they are.
+	paused map[string]bool
 }
 
 // wait returns the run's document when the run has ended. An interrupt cancels
@@ -182,6 +184,7 @@ func (w *waiter) loop(ctx context.Context, changes <-chan func()) error {
 			w.app.notef("skiff: cancelling run %s; interrupt again to leave at once", w.run)
 			w.cancelRun(ctx)
 		}
+		w.tellPaused()
 		w.show.update(&w.progress, time.Now())
 		if w.progress.run.Status.State.Terminal() {
 			return nil
@@ -220,6 +223,9 @@ func (w *waiter) settle(run *view.Run) {
 			w.progress.tasks[t.ID] = task
 		}
 		task.Status.State, task.Status.Message, task.Status.Cached, task.Status.Pod = t.State, t.Message, t.Cached, t.Pod
+		if t.ReusedFrom != "" {
+			task.Status.Reuse = &skiff.Reuse{From: t.ReusedFrom, Reason: t.ReuseReason}
+		}
 		if t.Started != nil {
 			task.Status.StartedAt = *t.Started
 		}

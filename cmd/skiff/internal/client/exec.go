@@ -14,6 +14,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/server"
 	"github.com/skiff-ml/skiff/server/kube"
 )
@@ -28,10 +29,21 @@ type ExecOptions struct {
 	Resize <-chan server.TerminalSize
 }
 
-// Debug makes a pod like the one that a task ran in.
-func (c *Client) Debug(ctx context.Context, namespace, task string) (*server.DebugPod, error) {
+// Debug makes a pod like the one that a task ran in, or finds that one kept,
+// unless fresh is asked for.
+func (c *Client) Debug(ctx context.Context, namespace, task string, fresh bool) (*server.DebugPod, error) {
 	made := &server.DebugPod{}
-	return made, c.callJSON(ctx, request{method: http.MethodPost, path: kinds()["tasks"].path(namespace, task, "debug")}, made)
+	r := request{method: http.MethodPost, path: kinds()["tasks"].path(namespace, task, "debug")}
+	if fresh {
+		r.query = url.Values{"fresh": {"true"}}
+	}
+	return made, c.callJSON(ctx, r, made)
+}
+
+// Release ends the hold on a pod whose command has failed.
+func (c *Client) Release(ctx context.Context, namespace, pod string) error {
+	return c.callJSON(ctx, request{method: http.MethodPatch, path: kinds()["pods"].path(namespace, pod),
+		body: []byte(`{"spec":{"skiff":{"release":true}}}`), contentType: "application/merge-patch+json"}, &core.Pod{})
 }
 
 // Exec runs a command in a pod's first container and returns its exit code. An

@@ -97,16 +97,16 @@ func (d *daemon) Usage(ctx context.Context) ([]view.Usage, error) {
 }
 
 // Debug implements server.Pods.
-func (d *daemon) Debug(ctx context.Context, namespace, name string) (*server.DebugPod, error) {
+func (d *daemon) Debug(ctx context.Context, namespace, name string, fresh bool) (*server.DebugPod, error) {
 	e, err := d.await(ctx)
 	if err != nil {
 		return nil, err
 	}
-	made, command, err := e.pods.Debug(ctx, namespace, name)
+	made, command, err := e.pods.Debug(ctx, namespace, name, fresh)
 	if err != nil {
 		return nil, err
 	}
-	return &server.DebugPod{Pod: made.Name, Image: made.Spec.Containers[0].Image, Command: command}, nil
+	return &server.DebugPod{Pod: made.Name, Image: made.Spec.Containers[0].Image, Command: command, Kept: made.Name == name}, nil
 }
 
 // Exec implements server.Pods.
