@@ -170,11 +170,9 @@ func TestResumeInAnyState(t *testing.T) {
 		t.Run(state, func(t *testing.T) {
 			r := newRig(t, nil)
 			var first string
-			want := []string{"step"}
+			var want []string
 			switch state {
 			case "cancelled":
-				first = r.submit("chain", with("text", "ahoy"))
-				r.ended(first)
 				first = r.submit("simple", with("do", "hold gate"))
 				r.held(first, "step")
 				r.cancel(first)
@@ -183,10 +181,8 @@ func TestResumeInAnyState(t *testing.T) {
 			case "retried":
 				first = r.finish("simple", with("do", "until 1")).Name
 				r.retried(first)
-				want = nil
 			default:
 				first = r.finish("simple", with("do", "")).Name
-				want = nil
 			}
 			off := func(*Submission) {}
 			switch state {
@@ -309,7 +305,7 @@ func TestResumeRefused(t *testing.T) {
 	}{
 		{"no such run", Submission{Resume: &skiff.Resume{Run: "nope"}}, `resume: there is no run "nope" in namespace default (skiff get runs lists them)`},
 		{"a run that runs", Submission{Resume: &skiff.Resume{Run: running}}, "resume: run " + running + " is still RUNNING (wait for its end, or cancel it first: skiff cancel " + running + ")"},
-		{"an unknown task", Submission{Resume: &skiff.Resume{Run: ended, From: []string{"adress"}}}, `from: the pipeline has no task "adress" (did you mean "address"?)`},
+		{"an unknown task", Submission{Resume: &skiff.Resume{Run: ended, From: []string{"addres"}}}, `from: the pipeline has no task "addres" (did you mean "address"?)`},
 		{"an unknown path", Submission{Resume: &skiff.Resume{Run: ended, From: []string{"outer/befor"}}}, `from: the pipeline has no task "outer/befor" (did you mean "outer/before"?)`},
 		{"a key of many", Submission{Resume: &skiff.Resume{Run: ended, From: []string{"flaky"}}}, `the pipeline has 2 tasks called "flaky" (say which: outer/beside/flaky, outer/inner/flaky)`},
 		{"a parameter that is none", Submission{Resume: &skiff.Resume{Run: ended}, Arguments: map[string]string{"nest": "x"}}, `the pipeline has no such input (did you mean "nested"?)`},
