@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -399,6 +400,75 @@ func TestResumedAnywhere(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestResumedWithAnEdit changes what one drawn step says and goes on from a run of
+// before: it comes out as a run of its own of the edited pipeline does.
+func TestResumedWithAnEdit(t *testing.T) {
+	r := newRig(t, nil)
+	defer func() { r.t = t }()
+	over := enough(4 * time.Second)
+	rapid.Check(t, func(t *rapid.T) {
+		if over() {
+			return
+		}
+		r.t = t
+		source := drawPipeline(t)
+		submit := func(sub Submission) *skiff.Run {
+			sub.Namespace, sub.Filename = space, "drawn.json"
+			run, err := r.c.Submit(context.Background(), sub)
+			if err != nil {
+				t.Fatalf("submit: %v\n%s", err, sub.Package)
+			}
+			r.world.open(run.Name + "/late")
+			return r.ended(run.Name)
+		}
+		first := submit(Submission{Package: source})
+		edited := renamed(t, source)
+		fresh := submit(Submission{Package: edited})
+		resumed := submit(Submission{Package: edited, Resume: &skiff.Resume{Run: first.Name}})
+		r.idle(resumed.Name)
+		if diff := cmp.Diff(outcomes(fresh, r.tasks(fresh.Name)), outcomes(resumed, r.tasks(resumed.Name))); diff != "" {
+			t.Fatalf("by itself and resumed (-, +):\n%s\n%s", diff, edited)
+		}
+	})
+}
+
+// renamed is a drawn package in which one step says something else.
+func renamed(t *rapid.T, source []byte) []byte {
+	var tree any
+	if err := json.Unmarshal(source, &tree); err != nil {
+		t.Fatalf("read the package: %v", err)
+	}
+	var names []object
+	var walk func(any)
+	walk = func(tree any) {
+		switch tree := tree.(type) {
+		case []any:
+			for _, item := range tree {
+				walk(item)
+			}
+		case object:
+			if inputs, ok := tree["parameters"].(object); ok {
+				if name, ok := inputs["name"].(object); ok && name["runtimeValue"] != nil {
+					names = append(names, name["runtimeValue"].(object))
+				}
+			}
+			for _, key := range sortedKeys(tree) {
+				walk(tree[key])
+			}
+		}
+	}
+	walk(tree)
+	if len(names) == 0 {
+		return source
+	}
+	names[rapid.IntRange(0, len(names)-1).Draw(t, "edited step")]["constant"] = "edited"
+	changed, err := json.Marshal(tree)
+	if err != nil {
+		t.Fatalf("write the package: %v", err)
+	}
+	return changed
 }
 
 // within says whether a task is the named one, or below it.

@@ -186,6 +186,9 @@ func (a *app) explainFailures(run *view.Run) {
 		a.notef("%s failed: %s", t.Name, printable(t.Message))
 		a.notef("  skiff logs %s/%s%s", run.RunID, t.Name, a.stateDirHint())
 	}
+	if run.State == skiff.StateFailed {
+		a.notef("  skiff run --resume %s%s makes a new run that takes over what succeeded", run.RunID, a.stateDirHint())
+	}
 }
 
 // stateDirHint completes a command that a person shall copy.
