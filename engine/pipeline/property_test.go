@@ -423,7 +423,7 @@ func toKeep(spec *kfp.PipelineSpec, tasks map[string]*skiff.Task) map[string]boo
 func TestRetriedAnywhere(t *testing.T) {
 	r := newRig(t, nil)
 	defer func() { r.t = t }()
-	over := enough(4 * time.Second)
+	over := enough(3 * time.Second)
 	rapid.Check(t, func(t *rapid.T) {
 		if over() {
 			return

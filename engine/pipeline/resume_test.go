@@ -128,6 +128,7 @@ func TestResume(t *testing.T) {
 			why: map[string]string{"outer/inner/flaky": "run again: in run RUN it is FAILED", "outer/inner/on": "run again: it comes after outer/inner/flaky"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, nil)
 			first := r.finish("again", test.first)
 			var changes []func(*Submission)
@@ -351,7 +352,7 @@ func TestResumeKeepsSettings(t *testing.T) {
 func TestResumedAnywhere(t *testing.T) {
 	r := newRig(t, nil)
 	defer func() { r.t = t }()
-	over := enough(5 * time.Second)
+	over := enough(3 * time.Second)
 	rapid.Check(t, func(t *rapid.T) {
 		if over() {
 			return
@@ -407,7 +408,7 @@ func TestResumedAnywhere(t *testing.T) {
 func TestResumedWithAnEdit(t *testing.T) {
 	r := newRig(t, nil)
 	defer func() { r.t = t }()
-	over := enough(4 * time.Second)
+	over := enough(3 * time.Second)
 	rapid.Check(t, func(t *rapid.T) {
 		if over() {
 			return

@@ -62,7 +62,20 @@ func (a *app) logs(ctx context.Context, c *client.Client, ref string, opts clien
 	if err != nil {
 		return err
 	}
+	if task.Pod == "" && task.CachedFrom != "" {
+		return a.lentLog(ctx, c, task, opts)
+	}
 	return c.Logs(ctx, mustKind("tasks"), a.namespace, task.ID, opts, a.Out)
+}
+
+// lentLog prints the log of the task whose result another one has.
+func (a *app) lentLog(ctx context.Context, c *client.Client, task *view.Task, opts client.LogOptions) error {
+	a.notef("%s was not run; this is the log of %s, whose result it has", task.Name, task.CachedFrom)
+	err := c.Logs(ctx, mustKind("tasks"), a.namespace, task.CachedFrom, opts, a.Out)
+	if client.NotFound(err) {
+		return fmt.Errorf("task %s was deleted with its run, and its log with it", task.CachedFrom)
+	}
+	return err
 }
 
 // errFound ends a watch that has seen what it was for.
