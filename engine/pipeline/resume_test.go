@@ -307,7 +307,7 @@ func TestResumeRefused(t *testing.T) {
 	}{
 		{"no such run", Submission{Resume: &skiff.Resume{Run: "nope"}}, `resume: there is no run "nope" in namespace default (skiff get runs lists them)`},
 		{"a run that runs", Submission{Resume: &skiff.Resume{Run: running}}, "resume: run " + running + " is still RUNNING (wait for its end, or cancel it first: skiff cancel " + running + ")"},
-		{"an unknown task", Submission{Resume: &skiff.Resume{Run: ended, From: []string{"addres"}}}, `from: the pipeline has no task "addres" (did you mean "address"?)`},
+		{"an unknown task", Submission{Resume: &skiff.Resume{Run: ended, From: []string{"adddress"}}}, `from: the pipeline has no task "adddress" (did you mean "address"?)`},
 		{"an unknown path", Submission{Resume: &skiff.Resume{Run: ended, From: []string{"outer/befor"}}}, `from: the pipeline has no task "outer/befor" (did you mean "outer/before"?)`},
 		{"a key of many", Submission{Resume: &skiff.Resume{Run: ended, From: []string{"flaky"}}}, `the pipeline has 2 tasks called "flaky" (say which: outer/beside/flaky, outer/inner/flaky)`},
 		{"a parameter that is none", Submission{Resume: &skiff.Resume{Run: ended}, Arguments: map[string]string{"nest": "x"}}, `the pipeline has no such input (did you mean "nested"?)`},
