@@ -88,7 +88,7 @@ func (l *launcher) saveStarted() error {
 func (l *launcher) prepare(cmd launch.Command) (program, int, error) {
 	var env []string
 	if !cmd.ClearEnv {
-		env = os.Environ()
+		env = l.env
 	}
 	env = mergeEnv(env, cmd.Env)
 	if cmd.User != "" {

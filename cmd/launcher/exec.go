@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"syscall"
 
 	"github.com/skiff-ml/skiff/runtime/launch"
@@ -31,14 +30,14 @@ func (l *launcher) exec(c *conn, e launch.Exec, fds []int) {
 	dir := e.Dir
 	if l.cmd != nil {
 		if !l.cmd.ClearEnv {
-			env = os.Environ()
+			env = l.env
 		}
 		env = mergeEnv(env, l.cmd.Env)
 		if dir == "" {
 			dir = l.cmd.Dir
 		}
 	} else {
-		env = os.Environ()
+		env = l.env
 	}
 	if dir == "" {
 		dir = l.home

@@ -11,7 +11,7 @@ import (
 )
 
 // finish reads what the command left, writes the record, and tells everybody.
-func (l *launcher) finish() int {
+func (l *launcher) finish() (code int, recorded bool) {
 	for c := range l.conns {
 		if c.exec != 0 {
 			c.exec = 0
@@ -45,18 +45,13 @@ func (l *launcher) finish() int {
 			}
 		})
 	}
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &usage); err == nil {
-		r.CPUTime = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-		r.MaxRSS = usage.Maxrss << 10
-	}
 	data, err := json.Marshal(r)
 	if err == nil {
 		err = l.folder.replace(launch.ExitFile, data, true)
 	}
 	if err != nil {
 		// The daemon will see a launcher that died without a record.
-		return refuse(err)
+		return refuse(err), false
 	}
 	l.phase = launch.PhaseExited
 	var all sync.WaitGroup
@@ -64,7 +59,7 @@ func (l *launcher) finish() int {
 		all.Go(func() { c.send(launch.Frame{Exited: r}) })
 	}
 	all.Wait()
-	return r.ExitCode
+	return r.ExitCode, true
 }
 
 // cannotRun makes the record of a command that was never executed.

@@ -12,17 +12,30 @@ import (
 	"github.com/skiff-ml/skiff/runtime/launch"
 )
 
-// folder is the control folder. It stays the working directory for the
-// launcher's whole life, so names in it are relative: the path's length never
-// matters, and a new root does not hide it.
+// folder is the control folder. Names in it are relative to an open descriptor:
+// the path's length never matters, a new root does not hide it, and it is the
+// same for every thread. The launcher's loop has it as its working directory, too.
 type folder struct {
+	fd       int
 	uid, gid int // the daemon's, who is to own what is left
+}
+
+// openFolder opens a control folder and makes it the working directory.
+func openFolder(path string) (folder, error) {
+	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+	if err == nil {
+		err = syscall.Fchdir(fd)
+	}
+	if err != nil {
+		return folder{}, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return folder{fd: fd}, nil
 }
 
 // newFile creates a file that must not exist and gives it to the daemon. A link
 // or a FIFO that the command put in the way is an error.
 func (d folder) newFile(name string) (rawFile, error) {
-	fd, err := syscall.Open(name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0o644)
+	fd, err := syscall.Openat(d.fd, name, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0o644)
 	if err != nil {
 		return -1, &os.PathError{Op: "create", Path: name, Err: err}
 	}
@@ -53,12 +66,12 @@ func (d folder) Create(name string) (io.WriteCloser, error) {
 }
 
 // Remove is for the log writer.
-func (d folder) Remove(name string) error { return syscall.Unlink(name) }
+func (d folder) Remove(name string) error { return syscall.Unlinkat(d.fd, name) }
 
 // replace writes a file by rename; durably where it must outlive a power loss.
 func (d folder) replace(name string, data []byte, durable bool) error {
 	tmp := name + ".tmp"
-	if err := syscall.Unlink(tmp); err != nil && err != syscall.ENOENT {
+	if err := syscall.Unlinkat(d.fd, tmp); err != nil && err != syscall.ENOENT {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	f, err := d.newFile(tmp)
@@ -70,13 +83,13 @@ func (d folder) replace(name string, data []byte, durable bool) error {
 		err = syscall.Fsync(int(f))
 	}
 	if err == nil {
-		err = syscall.Rename(tmp, name)
+		err = syscall.Renameat(d.fd, tmp, d.fd, name)
 	}
 	if err == nil && durable {
 		if f.journalled() {
 			err = syscall.Fsync(int(f))
 		} else {
-			err = syncDir()
+			err = syscall.Fsync(d.fd)
 		}
 	}
 	if err2 := f.Close(); err == nil {
@@ -96,18 +109,6 @@ func (f rawFile) journalled() bool {
 	const ext4, xfs = 0xef53, 0x58465342
 	var fs syscall.Statfs_t
 	return syscall.Fstatfs(int(f), &fs) == nil && (fs.Type == ext4 || fs.Type == xfs)
-}
-
-func syncDir() error {
-	fd, err := syscall.Open(".", syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	err = syscall.Fsync(fd)
-	if err2 := syscall.Close(fd); err == nil {
-		err = err2
-	}
-	return err
 }
 
 // takeLock holds the lock file for the life of this process. The file appears

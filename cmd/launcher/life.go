@@ -15,20 +15,37 @@ import (
 // that skiff did not send: well under the ten seconds that engines give.
 const shutdownGrace = 5 * time.Second
 
+// base is what a launcher has beyond the life of one container. Its loop alone
+// touches it.
+type base struct {
+	life     int // counts containers
+	events   chan event
+	signals  chan os.Signal
+	deaths   chan death
+	awaiting bool // a goroutine waits for children
+	kept     bool // a keeper's: only the loop's thread is in the container's root
+}
+
+func newBase() *base {
+	b := &base{events: make(chan event), deaths: make(chan death), signals: make(chan os.Signal, 64)}
+	signal.Notify(b.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
+	return b
+}
+
 // launcher is the state of one life. Its loop alone touches it.
 //
 //	waiting ──command──► running ──command's end──► sweeping ──all reaped──► exited
 //	   │                    └──its failure──► held ──stop──►┤
 //	   └──────────────stop or signal───────────────────────►┘
 type launcher struct {
+	*base
 	cfg    launch.Config
-	home   string // working directory of commands that name none
+	env    []string // of commands, before what they ask for
+	home   string   // working directory of commands that name none
 	folder folder
 
-	phase   launch.Phase
-	conns   map[*conn]struct{}
-	events  chan event
-	signals chan os.Signal
+	phase launch.Phase
+	conns map[*conn]struct{}
 
 	cmd     *launch.Command
 	who     *identity // whom the command runs as; nil for the launcher's own user
@@ -50,29 +67,33 @@ type launcher struct {
 	held   *launch.Held // while a failed command's container is kept
 	holder <-chan time.Time
 
-	deaths   chan death
-	awaiting bool // a goroutine waits for children
-
 	record launch.ExitRecord
 }
 
-// live arranges the world, waits, runs, and writes the record. It returns the
-// process's exit code.
-func (l *launcher) live() int {
-	l.signals = make(chan os.Signal, 64)
-	signal.Notify(l.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
+func newLauncher(b *base, cfg launch.Config, dir folder) *launcher {
+	b.life++
+	dir.uid, dir.gid = cfg.DaemonUID, cfg.DaemonGID
+	return &launcher{
+		base: b, cfg: cfg, folder: dir, phase: launch.PhaseWaiting,
+		conns: map[*conn]struct{}{}, execs: map[int]*conn{},
+	}
+}
+
+// live has the world arranged, waits, runs, and writes the record. It returns
+// the process's exit code, and whether there is a record.
+func (l *launcher) live(arrange func() error) (code int, recorded bool) {
 	listener, err := listen()
 	if err != nil {
-		return refuse(err)
+		return refuse(err), false
 	}
+	defer listener.Close()
 	if os.Getpid() != 1 {
 		prctl(prSetChildSubreaper, 1)
 	}
-	if err := l.arrange(); err != nil {
+	if err := arrange(); err != nil {
 		l.cannotRun(codeNotStarted, err.Error())
 		return l.finish()
 	}
-	closeToCommand()
 	if cmd, err := commandOnDisk(); err != nil {
 		l.cannotRun(codeNotStarted, err.Error())
 		return l.finish()
@@ -81,7 +102,7 @@ func (l *launcher) live() int {
 	} else {
 		l.hearAll()
 	}
-	go l.accept(listener)
+	go l.accept(listener, l.life)
 	return l.loop()
 }
 
@@ -91,13 +112,18 @@ func (l *launcher) arrange() error {
 	view := l.cfg.View
 	if view == nil {
 		l.oom = findOOMCounter()
+		closeToCommand()
 		return nil
 	}
 	if err := joinCgroups(view.Cgroups); err != nil {
 		return err
 	}
 	l.oom = findOOMCounter()
-	return buildView(*view)
+	if err := buildView(*view); err != nil {
+		return err
+	}
+	closeToCommand()
+	return nil
 }
 
 // hearAll takes the signals that are passed on. It costs time, so it is done
@@ -106,7 +132,7 @@ func (l *launcher) hearAll() {
 	signal.Notify(l.signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT)
 }
 
-func (l *launcher) loop() int {
+func (l *launcher) loop() (code int, recorded bool) {
 	for {
 		if l.record.Reason != "" && l.held == nil && l.sweep() {
 			return l.finish()
@@ -131,6 +157,8 @@ func (l *launcher) loop() int {
 // handle acts on one event of one connection.
 func (l *launcher) handle(e event) {
 	switch f := e.frame; {
+	case e.conn.life != l.life:
+		e.drop()
 	case e.isNew:
 		l.conns[e.conn] = struct{}{}
 		e.conn.send(launch.Frame{Hello: &launch.Hello{Version: launch.Version, Phase: l.phase, PID: os.Getpid()}})
@@ -232,7 +260,9 @@ func (l *launcher) kill() {
 }
 
 // reaped takes note of a child that has ended.
-func (l *launcher) reaped(pid int, status syscall.WaitStatus) {
+func (l *launcher) reaped(pid int, status syscall.WaitStatus, used syscall.Rusage) {
+	l.record.CPUTime += time.Duration(used.Utime.Nano() + used.Stime.Nano())
+	l.record.MaxRSS = max(l.record.MaxRSS, used.Maxrss<<10)
 	if c, ok := l.execs[pid]; ok {
 		delete(l.execs, pid)
 		c.exec = 0

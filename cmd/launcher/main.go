@@ -22,6 +22,9 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: launcher <control folder>")
 		os.Exit(codeRefused)
 	}
+	if os.Args[1] == launch.KeepArg {
+		os.Exit(keep())
+	}
 	os.Exit(run(os.Args[1]))
 }
 
@@ -31,7 +34,8 @@ func run(dir string) int {
 	if err != nil {
 		home = "/"
 	}
-	if err := os.Chdir(dir); err != nil {
+	folder, err := openFolder(dir)
+	if err != nil {
 		return refuse(err)
 	}
 	lock, err := takeLock()
@@ -50,13 +54,10 @@ func run(dir string) int {
 	if err != nil {
 		return refuse(fmt.Errorf("read configuration: %w", err))
 	}
-	l := &launcher{
-		cfg: cfg, home: home, phase: launch.PhaseWaiting,
-		folder: folder{uid: cfg.DaemonUID, gid: cfg.DaemonGID},
-		conns:  map[*conn]struct{}{}, execs: map[int]*conn{},
-		events: make(chan event), deaths: make(chan death),
-	}
-	return l.live()
+	l := newLauncher(newBase(), cfg, folder)
+	l.env, l.home = os.Environ(), home
+	code, _ := l.live(l.arrange)
+	return code
 }
 
 // refuse says on stderr (the engine's own log) why nothing was done.

@@ -11,27 +11,28 @@ import (
 type death struct {
 	pid    int
 	status syscall.WaitStatus
+	used   syscall.Rusage // with what its own children used that it waited for
 }
 
 // await has every child waited for. Orphans become children of the launcher, so
 // this reaps zombies too.
-func (l *launcher) await() {
-	if l.awaiting {
+func (b *base) await() {
+	if b.awaiting {
 		return
 	}
-	l.awaiting = true
+	b.awaiting = true
 	go func() {
 		for {
-			var status syscall.WaitStatus
-			pid, err := syscall.Wait4(-1, &status, 0, nil)
+			var d death
+			pid, err := syscall.Wait4(-1, &d.status, 0, &d.used)
 			if err == syscall.EINTR {
 				continue
 			}
-			if err != nil {
-				pid = 0
+			if err == nil {
+				d.pid = pid
 			}
-			l.deaths <- death{pid: pid, status: status}
-			if pid == 0 {
+			b.deaths <- d
+			if err != nil {
 				return
 			}
 		}
@@ -41,7 +42,7 @@ func (l *launcher) await() {
 // died takes note of a death.
 func (l *launcher) died(d death) {
 	if d.pid != 0 {
-		l.reaped(d.pid, d.status)
+		l.reaped(d.pid, d.status, d.used)
 		return
 	}
 	l.awaiting = false

@@ -29,10 +29,23 @@ type event struct {
 	fds   []int // that came with it; the loop owns them
 }
 
+// drop deals with an event of a life that is over.
+func (e event) drop() {
+	for _, fd := range e.fds {
+		_ = syscall.Close(fd)
+	}
+	if e.gone {
+		_ = e.conn.f.Close()
+	} else {
+		e.conn.hangUp()
+	}
+}
+
 // conn is one daemon's connection.
 type conn struct {
 	f    *os.File
 	raw  syscall.RawConn
+	life int   // the container that it is about; the loop's alone, once it is known there
 	fds  []int // received and not yet handed on; serve's alone
 	exec int   // pid of the exec that belongs to it; the loop's alone
 }
@@ -62,8 +75,8 @@ func listen() (*os.File, error) {
 	return os.NewFile(uintptr(fd), launch.SocketFile), nil
 }
 
-// accept reports each connection and then its frames, until the process ends.
-func (l *launcher) accept(listener *os.File) {
+// accept reports each connection and then its frames, until the listener is closed.
+func (b *base) accept(listener *os.File, life int) {
 	raw, err := listener.SyscallConn()
 	if err != nil {
 		return
@@ -87,34 +100,49 @@ func (l *launcher) accept(listener *os.File) {
 			continue
 		}
 		go func() {
-			l.serve(os.NewFile(uintptr(fd), "conn"))
+			b.serve(fd, life)
 			<-slots
 		}()
 	}
 }
 
 // serve reads one connection to its end.
-func (l *launcher) serve(f *os.File) {
+func (b *base) serve(fd, life int) {
+	c, err := newConn(fd)
+	if err != nil {
+		return
+	}
+	c.life = life
+	b.events <- event{conn: c, isNew: true}
+	b.read(c)
+}
+
+// newConn takes over a socket that does not block.
+func newConn(fd int) (*conn, error) {
+	f := os.NewFile(uintptr(fd), "conn")
 	raw, err := f.SyscallConn()
 	if err != nil {
 		_ = f.Close()
-		return
+		return nil, err
 	}
-	c := &conn{f: f, raw: raw}
-	l.events <- event{conn: c, isNew: true}
+	return &conn{f: f, raw: raw}, nil
+}
+
+// read reports a connection's frames, and its end.
+func (b *base) read(c *conn) {
 	frames := launch.NewFrameReader(c)
 	for {
 		frame, err := frames.Next()
 		if err != nil {
 			c.dropRights()
-			l.events <- event{conn: c, gone: true}
+			b.events <- event{conn: c, gone: true}
 			return
 		}
 		e := event{conn: c, frame: frame}
-		if frame.Exec != nil {
+		if frame.Exec != nil || frame.Assign != nil {
 			e.fds, c.fds = c.fds, nil
 		}
-		l.events <- e
+		b.events <- e
 	}
 }
 

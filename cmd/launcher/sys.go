@@ -8,6 +8,7 @@ import (
 // What package syscall has no name for; the numbers are the kernel's, the same
 // on every architecture that Go and skiff run on.
 const (
+	prGetDumpable       = 3
 	prSetDumpable       = 4
 	prSetChildSubreaper = 36
 	prSetNoNewPrivs     = 38
@@ -59,6 +60,11 @@ func closeToCommand() {
 		return
 	}
 	_ = syscall.Close(fd)
+}
+
+// getAffinity reads which processors this thread may use.
+func getAffinity(mask *[128]byte) {
+	_, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_GETAFFINITY, 0, uintptr(len(mask)), uintptr(unsafe.Pointer(mask)))
 }
 
 // setGroups sets this thread's supplementary groups.

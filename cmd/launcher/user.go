@@ -93,10 +93,21 @@ func (l *launcher) as(fn func()) {
 		fn()
 		return
 	}
+	root := -1
+	if l.kept {
+		var err error
+		if root, err = mountNamespace(); err != nil {
+			return // any other root is the wrong one
+		}
+		defer syscall.Close(root) //nolint:errcheck // It was only a handle.
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
+		if root >= 0 && (syscall.Unshare(syscall.CLONE_FS) != nil || enter(root) != nil) {
+			return // as above
+		}
 		setGroups(l.who.groups)
 		_, _, _ = syscall.RawSyscall(syscall.SYS_SETFSGID, uintptr(l.who.gid), 0, 0)
 		_, _, _ = syscall.RawSyscall(syscall.SYS_SETFSUID, uintptr(l.who.uid), 0, 0)

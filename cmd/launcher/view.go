@@ -14,8 +14,12 @@ import (
 	"github.com/skiff-ml/skiff/runtime/launch"
 )
 
-// oldRoot is where the host's root is while the new one is arranged.
-const oldRoot = "/.host"
+// oldRoot is where the host's root is while the new one is arranged; a keeper
+// has it at keptRoot, where each container's shared memory then lies.
+const (
+	oldRoot  = "/.host"
+	keptRoot = "/dev/shm"
+)
 
 // rootSize bounds what a command may write beside its mounts: it is memory.
 const rootSize = "64m"
@@ -45,9 +49,9 @@ func buildView(v launch.View) error {
 		return fmt.Errorf("open control folder: %w", err)
 	}
 	defer syscall.Close(here) //nolint:errcheck // It was only a handle.
-	b := &builder{View: v}
+	b := &builder{View: v, host: oldRoot}
 	for _, step := range []func() error{
-		b.hostTops, b.changeRoot, b.proc, b.dev, b.mask, b.mounts, b.leaveHost,
+		b.hostTops, b.changeRoot, b.proc, b.dev, b.mask, b.shm, b.devices, b.mounts, b.leaveHost, b.forgetHost,
 	} {
 		if err := step(); err != nil {
 			return fmt.Errorf("build the view: %w", err)
@@ -59,7 +63,9 @@ func buildView(v launch.View) error {
 // builder carries a view through its steps.
 type builder struct {
 	launch.View
+	host   string   // where the host's root is
 	thawed []string // folders that are read-only in the end, and memory now
+	made   []string // mount points that were not there, parents first
 }
 
 // hostTops assembles the new root: the host's top folders, read-only with all
@@ -136,10 +142,22 @@ func (b *builder) changeRoot() error {
 
 // leaveHost lets go of the host's root. What was bound from it stays.
 func (b *builder) leaveHost() error {
-	if err := syscall.Unmount(oldRoot, syscall.MNT_DETACH); err != nil {
-		return os.NewSyscallError("umount", err)
+	return os.NewSyscallError("umount", syscall.Unmount(b.host, syscall.MNT_DETACH))
+}
+
+// forgetHost removes the empty folder where the host's root was.
+func (b *builder) forgetHost() error { return os.Remove(b.host) }
+
+// moveHost puts the host's root to where a keeper has it.
+func (b *builder) moveHost() error {
+	if err := mount(b.host, keptRoot, "", syscall.MS_MOVE, ""); err != nil {
+		return err
 	}
-	return os.Remove(oldRoot)
+	if err := b.forgetHost(); err != nil {
+		return err
+	}
+	b.host = keptRoot
+	return nil
 }
 
 // mask lays an empty folder over each host folder that must not be seen.
@@ -181,7 +199,7 @@ func (b *builder) mountOne(m launch.ViewMount) error {
 		}
 		return mount("tmpfs", m.Path, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, options)
 	}
-	from := oldRoot + m.HostPath
+	from := b.host + m.HostPath
 	info, err := os.Stat(from)
 	if err != nil {
 		return fmt.Errorf("%s is not on this machine: %w", m.HostPath, errors.Unwrap(err))
@@ -189,7 +207,7 @@ func (b *builder) mountOne(m launch.ViewMount) error {
 	if err := b.makeTarget(m.Path, info.IsDir()); err != nil {
 		return err
 	}
-	if m.Layer != "" && mountLayer(from, m) == nil {
+	if m.Layer != "" && b.mountLayer(from, m) == nil {
 		return nil
 	}
 	if err := mount(from, m.Path, "", syscall.MS_BIND|syscall.MS_REC, ""); err != nil {
@@ -203,8 +221,8 @@ func (b *builder) mountOne(m launch.ViewMount) error {
 }
 
 // mountLayer makes a copy-on-write view. Not every file system can.
-func mountLayer(from string, m launch.ViewMount) error {
-	upper, work := oldRoot+m.Layer+"/upper", oldRoot+m.Layer+"/work"
+func (b *builder) mountLayer(from string, m launch.ViewMount) error {
+	upper, work := b.host+m.Layer+"/upper", b.host+m.Layer+"/work"
 	if strings.ContainsAny(from+upper, ",:\\") {
 		return syscall.EINVAL
 	}
@@ -227,8 +245,9 @@ func (b *builder) makeTarget(path string, dir bool) error {
 		return nil
 	}
 	if dir {
-		err = os.MkdirAll(path, 0o755)
-	} else if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
+		err = b.makeFolders(path)
+	} else if err = b.makeFolders(filepath.Dir(path)); err == nil {
+		b.made = append(b.made, path)
 		err = os.WriteFile(path, nil, 0o644)
 	}
 	if !errors.Is(err, syscall.EROFS) {
@@ -246,6 +265,21 @@ func (b *builder) makeTarget(path string, dir bool) error {
 		return err
 	}
 	return b.makeTarget(path, dir)
+}
+
+// makeFolders is os.MkdirAll that remembers what it made.
+func (b *builder) makeFolders(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil
+	}
+	if err := b.makeFolders(filepath.Dir(path)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(path, 0o755); err != nil {
+		return err
+	}
+	b.made = append(b.made, path)
+	return nil
 }
 
 // thaw replaces a read-only folder by one in memory with the same entries, so

@@ -33,7 +33,7 @@ func (b *builder) proc() error {
 		}
 	}
 	for _, path := range []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug"} {
-		err := mount(oldRoot+"/dev/null", path, "", syscall.MS_BIND, "")
+		err := mount(b.host+"/dev/null", path, "", syscall.MS_BIND, "")
 		if err != nil && !errors.Is(err, syscall.ENOENT) {
 			return err
 		}
@@ -67,19 +67,14 @@ var devices = []device{
 // defaultShm is what engines give where nothing is said.
 const defaultShm = 64 << 20
 
-// dev makes a /dev that holds the harmless devices and those asked for.
+// dev makes a /dev that holds the harmless devices.
 func (b *builder) dev() error {
 	if err := mount("tmpfs", "/dev", "tmpfs", syscall.MS_NOSUID, "mode=755,size=64k"); err != nil {
 		return err
 	}
 	for _, d := range devices {
-		if err := makeDevice(d); err != nil {
+		if err := b.makeDevice(d); err != nil {
 			return fmt.Errorf("make /dev/%s: %w", d.name, err)
-		}
-	}
-	for _, path := range b.Devices {
-		if err := bindDevice(path); err != nil {
-			return fmt.Errorf("give device %s: %w", path, err)
 		}
 	}
 	for name, target := range map[string]string{
@@ -95,10 +90,22 @@ func (b *builder) dev() error {
 			return err
 		}
 	}
-	if err := mount("devpts", "/dev/pts", "devpts", syscall.MS_NOSUID|syscall.MS_NOEXEC,
-		"newinstance,ptmxmode=0666,mode=0620"); err != nil {
-		return err
+	return mount("devpts", "/dev/pts", "devpts", syscall.MS_NOSUID|syscall.MS_NOEXEC,
+		"newinstance,ptmxmode=0666,mode=0620")
+}
+
+// devices are the host's that were asked for.
+func (b *builder) devices() error {
+	for _, path := range b.Devices {
+		if err := b.bindDevice(path); err != nil {
+			return fmt.Errorf("give device %s: %w", path, err)
+		}
 	}
+	return nil
+}
+
+// shm mounts a fresh /dev/shm.
+func (b *builder) shm() error {
 	shm := b.ShmBytes
 	if shm <= 0 {
 		shm = defaultShm
@@ -107,7 +114,7 @@ func (b *builder) dev() error {
 		"mode=1777,size="+strconv.FormatInt(shm, 10))
 }
 
-func makeDevice(d device) error {
+func (b *builder) makeDevice(d device) error {
 	path := "/dev/" + d.name
 	err := syscall.Mknod(path, syscall.S_IFCHR|0o666, d.major<<8|d.minor)
 	if err == nil {
@@ -116,17 +123,17 @@ func makeDevice(d device) error {
 	if !errors.Is(err, syscall.EPERM) {
 		return err
 	}
-	return bindDevice(path) // a user namespace may not make nodes
+	return b.bindDevice(path) // a user namespace may not make nodes
 }
 
-func bindDevice(path string) error {
+func (b *builder) bindDevice(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	if err := os.WriteFile(path, nil, 0o666); err != nil {
 		return err
 	}
-	return mount(oldRoot+path, path, "", syscall.MS_BIND, "")
+	return mount(b.host+path, path, "", syscall.MS_BIND, "")
 }
 
 // loopbackUp sets IFF_UP on lo.

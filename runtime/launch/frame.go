@@ -34,7 +34,8 @@ func DecodeFrame(line []byte) (Frame, error) {
 	set := 0
 	for _, there := range []bool{
 		f.Hello != nil, f.Launch != nil, f.Started != nil, f.Signal != nil, f.Stop != nil, f.Held != nil,
-		f.Exited != nil, f.Exec != nil, f.Execed != nil, f.Error != "",
+		f.Exited != nil, f.Exec != nil, f.Execed != nil, f.Base != nil, f.Assign != nil,
+		f.Idle != nil, f.Error != "",
 	} {
 		if there {
 			set++

@@ -32,6 +32,21 @@ const (
 	LogPrefix   = "log."
 )
 
+// KeepArg in place of a control folder makes a launcher that serves one container
+// after another, each for the whole of the container's life. What it is to do it
+// hears on the stream socket that it inherits as descriptor KeepFD.
+//
+//	daemon:   Base ──────► Assign, Launch ─────────────────────► Assign …
+//	launcher:       Idle                   Started … Exited, Idle
+//
+// Between two containers nothing runs in its namespaces, and it ends where a
+// command left something behind that the next one could notice, or where the
+// daemon hangs up.
+const (
+	KeepArg = "-keep"
+	KeepFD  = 3
+)
+
 // ControlDir is the control folder of a container of the pod whose folder is podDir.
 func ControlDir(podDir, container string) string { return filepath.Join(podDir, container) }
 
@@ -177,6 +192,9 @@ type Frame struct {
 	Exited  *ExitRecord `json:"exited,omitempty"`
 	Exec    *Exec       `json:"exec,omitempty"`
 	Execed  *Execed     `json:"execed,omitempty"`
+	Base    *View       `json:"base,omitempty"`
+	Assign  *Assign     `json:"assign,omitempty"`
+	Idle    *Idle       `json:"idle,omitempty"`
 	// Error answers a frame that could not be acted on.
 	Error string `json:"error,omitempty"`
 }
@@ -237,6 +255,23 @@ type Execed struct {
 	ExitCode int    `json:"exitCode"`
 	Message  string `json:"message,omitempty"`
 }
+
+// Assign gives a launcher that was started with KeepArg its next container. The
+// frame carries the container's lock file, locked, as a descriptor.
+type Assign struct {
+	// Control is the container's control folder, as the host names it.
+	Control string `json:"control"`
+	// Config is what others read from ConfigFile. What its view shares with the
+	// Base (Root, Masked, Cgroups) is left out.
+	Config Config `json:"config"`
+	// Env is the container's environment, the Command's is added to it.
+	Env []string `json:"env,omitempty"`
+	// Dir is the working directory of commands that name none.
+	Dir string `json:"dir,omitempty"`
+}
+
+// Idle says that the launcher takes the next Assign.
+type Idle struct{}
 
 // Reasons of an exit record.
 const (

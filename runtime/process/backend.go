@@ -29,6 +29,8 @@ type Backend struct {
 	probe  func() isolation // once
 	builds singleflight.Group
 
+	keepers pool
+
 	mu         sync.Mutex
 	containers map[string]*container
 	pythons    map[string]interpreter // by the path asked for
@@ -60,6 +62,7 @@ func New(cfg Config) (*Backend, error) {
 // Close stops following. Containers run on, and a Backend to come finds them.
 func (b *Backend) Close() error {
 	b.cancel()
+	b.keepers.close()
 	err := b.host.Close()
 	b.followers.Wait()
 	b.mu.Lock()

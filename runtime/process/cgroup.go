@@ -120,8 +120,42 @@ func (g *groups) leave() {
 	}
 }
 
-// folders are the groups that a container joins.
-func (g *groups) folders(name string, r runtime.Resources) []string {
+// keptPrefix begins the names of keepers' groups.
+const keptPrefix = "kept-"
+
+// sweep removes groups of keepers that have ended. The kernel refuses where one
+// has not.
+func (g *groups) sweep() {
+	for _, base := range g.bases {
+		left, _ := filepath.Glob(filepath.Join(base, keptPrefix+"*")) // the pattern is well-formed
+		for _, dir := range left {
+			_ = os.Remove(dir)
+		}
+	}
+}
+
+// groupsOf finds the groups of this runtime that a process is in.
+func groupsOf(pid int) []string {
+	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cgroup"))
+	if err != nil {
+		return nil
+	}
+	var dirs []string
+	for line := range strings.Lines(string(data)) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(f) != 3 || !Contained(f[2]) {
+			continue
+		}
+		for controller := range strings.SplitSeq(f[1], ",") {
+			dirs = append(dirs, filepath.Join("/sys/fs/cgroup", controller, f[2]))
+		}
+	}
+	return dirs
+}
+
+// folders are the groups that a container joins, the one that limits its
+// processors where it is asked for.
+func (g *groups) folders(name string, cpu bool) []string {
 	if g.version == 2 {
 		return []string{filepath.Join(g.bases[""], name)}
 	}
@@ -129,7 +163,7 @@ func (g *groups) folders(name string, r runtime.Resources) []string {
 		filepath.Join(g.bases["memory"], name), filepath.Join(g.bases["pids"], name),
 		filepath.Join(g.bases["cpuacct"], name),
 	}
-	if r.CPUMilli > 0 {
+	if cpu {
 		dirs = append(dirs, filepath.Join(g.bases["cpu"], name))
 	}
 	return dirs
@@ -178,6 +212,38 @@ func makeGroups(dirs []string, r runtime.Resources) error {
 		}
 	}
 	return nil
+}
+
+// limitsOf are the limits that groups hold.
+func limitsOf(r runtime.Resources) runtime.Resources {
+	return runtime.Resources{CPUMilli: r.CPUMilli, MemoryBytes: r.MemoryBytes, Pids: r.Pids}
+}
+
+// changeGroups replaces one container's limits by the next one's. Memory is
+// opened first: the kernel wants memory and swap together never to be below
+// memory alone.
+func changeGroups(dirs []string, from, to runtime.Resources) error {
+	for _, dir := range dirs {
+		for _, open := range []struct {
+			file, value string
+			wanted      bool
+		}{
+			{"memory.memsw.limit_in_bytes", "-1", from.MemoryBytes > 0},
+			{"memory.limit_in_bytes", "-1", from.MemoryBytes > 0},
+			{"memory.max", "max", from.MemoryBytes > 0},
+			{"memory.swap.max", "max", from.MemoryBytes > 0},
+			{"cpu.cfs_quota_us", "-1", from.CPUMilli > 0},
+			{"cpu.max", "max", from.CPUMilli > 0},
+		} {
+			if !open.wanted || !strings.HasPrefix(open.file, controllerOf(dir, open.file)) {
+				continue
+			}
+			if err := control(filepath.Join(dir, open.file), open.value); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("open limit %s: %w", open.file, err)
+			}
+		}
+	}
+	return makeGroups(dirs, to)
 }
 
 // control writes a setting that the kernel has a file for.

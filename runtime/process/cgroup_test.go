@@ -26,7 +26,7 @@ func TestGroupsSurviveAnotherBackend(t *testing.T) {
 		t.Fatal(err)
 	}
 	reader.leave()
-	folders := daemon.folders("step", runtime.Resources{CPUMilli: 100})
+	folders := daemon.folders("step", true)
 	if err := makeGroups(folders, runtime.Resources{CPUMilli: 100}); err != nil {
 		t.Fatalf("after another backend left: %v", err)
 	}

@@ -25,7 +25,6 @@ const (
 	spawnedFile  = "spawned.json"
 	launcherFile = "launcher.log"
 	tmpFolder    = "tmp"
-	rootFolder   = "root"
 	layerFolder  = "layer"
 )
 
@@ -36,16 +35,20 @@ type container struct {
 	hash    string
 	dir     string // STATE/process/<name>
 	control string
-	groups  []string // its control group folders
 
 	life sync.Mutex // held by Start and Remove
 
 	mu    sync.Mutex
 	state runtime.Container
-	pid   int            // the launcher's, 0 where unknown
-	gone  bool           // removed
-	ended chan struct{}  // closed when the state is final
-	talks chan host.Talk // to a follower that has not dialled; nil once it has one
+	pid   int // the launcher's, 0 where unknown
+	// groups are its control group folders, its keeper's where it has one.
+	groups []string
+	keeper *keeper         // nil for a launcher of its own, and after a restart
+	begun  chan struct{}   // closed when started is set
+	begins *launch.Started // of a keeper's container
+	gone   bool            // removed
+	ended  chan struct{}   // closed when the state is final
+	talks  chan host.Talk  // to a follower that has not dialled; nil once it has one
 }
 
 // saved is spec.json.
@@ -71,7 +74,7 @@ func (b *Backend) newContainer(s saved) *container {
 		state: runtime.Container{
 			ID: s.Spec.Name, Name: s.Spec.Name, Labels: s.Spec.Labels, State: runtime.StateCreated,
 		},
-		ended: make(chan struct{}),
+		ended: make(chan struct{}), begun: make(chan struct{}),
 	}
 }
 
@@ -112,9 +115,30 @@ func (c *container) update(change func(*runtime.Container)) {
 	c.b.feed.Publish(c.spec.Name, c.state)
 	if final(c.state.State) {
 		close(c.ended)
-		// The launcher is in them for another instant.
-		c.b.followers.Go(func() { removeGroups(c.groups) })
+		if groups := c.groups; c.keeper == nil && len(groups) > 0 {
+			// The launcher is in them for another instant.
+			c.b.followers.Go(func() { removeGroups(groups) })
+		}
 	}
+}
+
+// cgroups are the container's control groups.
+func (c *container) cgroups() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.groups
+}
+
+// begin takes note that the container's keeper runs the command.
+func (c *container) begin(s *launch.Started) {
+	c.mu.Lock()
+	again := c.begins != nil
+	c.begins = s
+	c.mu.Unlock()
+	if !again {
+		close(c.begun)
+	}
+	c.observe(host.Status{Phase: launch.PhaseRunning, Started: s})
 }
 
 func final(s runtime.State) bool { return s == runtime.StateExited || s == runtime.StateLost }
@@ -136,6 +160,9 @@ func (c *container) observe(s host.Status) {
 	if s.PID != 0 {
 		c.mu.Lock()
 		c.pid = s.PID
+		if len(c.groups) == 0 && c.keeper == nil {
+			c.groups = groupsOf(s.PID)
+		}
 		c.mu.Unlock()
 	}
 	c.update(func(r *runtime.Container) {
@@ -243,6 +270,12 @@ func (c *container) follow(gone <-chan struct{}, t host.Talk) {
 
 // complaint is what the launcher wrote to its own log.
 func (c *container) complaint() string {
+	c.mu.Lock()
+	k := c.keeper
+	c.mu.Unlock()
+	if k != nil {
+		return said(k.log)
+	}
 	f, err := host.Open(c.dir, launcherFile)
 	if err != nil {
 		return "it left no message"
@@ -267,11 +300,15 @@ func (b *Backend) load() error {
 	for _, e := range entries {
 		dir := filepath.Join(root, e.Name())
 		if !plainName(e.Name()) {
-			b.discard(dir) // half made, or half removed
+			b.discard(dir) // half removed
 			continue
 		}
 		var s saved
 		data, err := os.ReadFile(filepath.Join(dir, specFile))
+		if errors.Is(err, fs.ErrNotExist) {
+			b.discard(dir) // half made
+			continue
+		}
 		if err == nil {
 			err = json.Unmarshal(data, &s)
 		}
@@ -297,6 +334,22 @@ func (b *Backend) adopt(c *container) {
 	if err != nil {
 		c.lose("its control folder cannot be read: " + err.Error())
 		return
+	}
+	if begun && !status.Final() {
+		// It may be on its way, or only seem so: a lock that the daemon before us
+		// took in its name lives on in whatever that daemon was forking.
+		wait, cancel := context.WithTimeout(b.ctx, probeTimeout)
+		if conn, err := b.host.Connect(wait, c.control); err == nil {
+			conn.Close()
+		} else if now, still, err := host.ReadStatus(c.control); err == nil {
+			status, begun = now, still
+		}
+		cancel()
+	}
+	if begun && status.Lost {
+		if unborn, err := host.Retract(c.control); err == nil && unborn {
+			return // created, and its keeper never heard of it
+		}
 	}
 	if begun {
 		c.observe(status)

@@ -1,7 +1,29 @@
 package process
 
-// LauncherPID reads which process a container's launcher is.
-func LauncherPID(dir string) (int, error) {
-	s, err := readSpawned(dir)
-	return s.PID, err
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+
+	"github.com/skiff-ml/skiff/runtime/launch"
+	"github.com/skiff-ml/skiff/runtime/launch/host"
+)
+
+// LauncherPID asks which process a container's launcher is.
+func LauncherPID(ctx context.Context, dir string) (int, error) {
+	var s saved
+	data, err := os.ReadFile(filepath.Join(dir, specFile))
+	if err == nil {
+		err = json.Unmarshal(data, &s)
+	}
+	if err != nil {
+		return 0, err
+	}
+	conn, err := host.New().Connect(ctx, launch.ControlDir(s.Spec.PodDir, s.Spec.Container))
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	return conn.PID(), nil
 }

@@ -54,6 +54,7 @@ func (b *Backend) findIsolation() isolation {
 			b.mu.Lock()
 			b.groups = g
 			b.mu.Unlock()
+			g.sweep()
 			probe := isolation{level: LevelProcess, groups: g}
 			err = b.try(probe)
 		}
@@ -100,13 +101,11 @@ func (b *Backend) try(iso isolation) error {
 	c.spec = runtime.ContainerSpec{Name: filepath.Base(dir), PodDir: filepath.Join(dir, "pod"), Container: "probe"}
 	c.ended = make(chan struct{})
 	if iso.groups != nil {
-		c.groups = iso.groups.folders(c.spec.Name, runtime.Resources{MemoryBytes: 1 << 30, CPUMilli: 1000})
+		c.groups = iso.groups.folders(c.spec.Name, true)
 		defer removeGroups(c.groups)
 	}
-	for _, name := range []string{tmpFolder, rootFolder} {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
-			return err
-		}
+	if err := os.Mkdir(filepath.Join(dir, tmpFolder), 0o700); err != nil {
+		return err
 	}
 	view, err := c.view(iso)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -51,37 +52,32 @@ func (b *Backend) Create(_ context.Context, spec runtime.ContainerSpec) (string,
 
 // make writes the container to disk. It appears under its name when it is whole.
 func (c *container) make(iso isolation) error {
-	if iso.groups != nil {
-		c.groups = iso.groups.folders(c.spec.Name, c.spec.Resources)
+	if iso.groups != nil && !c.keepable(iso) {
+		c.groups = iso.groups.folders(c.spec.Name, c.spec.Resources.CPUMilli > 0)
 	}
 	view, err := c.view(iso)
 	if err != nil {
 		return err
 	}
-	cfg := launch.Config{Container: c.spec.Name, Log: c.spec.Log, View: view}
-	if err := host.Prepare(c.spec.PodDir, c.spec.Container, cfg); err != nil {
+	if err := host.MakeFolder(c.spec.PodDir, c.spec.Container); err != nil {
 		return err
 	}
-	tmp := filepath.Join(filepath.Dir(c.dir), "."+c.spec.Name)
-	if err := removeAll(tmp); err != nil {
-		return err
-	}
-	folders := []string{tmp, filepath.Join(tmp, tmpFolder)}
-	if iso.level == LevelNamespaces {
-		folders = append(folders, filepath.Join(tmp, rootFolder), filepath.Join(tmp, layerFolder))
+	folders := []string{c.dir, filepath.Join(c.dir, tmpFolder)}
+	for _, m := range view.Mounts {
+		if m.Layer != "" {
+			folders = append(folders, m.Layer)
+		}
 	}
 	for _, dir := range folders {
-		if err := os.Mkdir(dir, 0o711); err != nil { // In a closed parent; the command may be any user.
+		err := os.Mkdir(dir, 0o711) // In a closed parent; the command may be any user.
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
-	if err := os.Chmod(filepath.Join(tmp, tmpFolder), 0o777|os.ModeSticky); err != nil {
+	if err := os.Chmod(filepath.Join(c.dir, tmpFolder), 0o777|os.ModeSticky); err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(tmp, specFile), saved{Spec: c.spec, Hash: c.hash, Groups: c.groups}); err != nil {
-		return err
-	}
-	return os.Rename(tmp, c.dir)
+	return writeFile(filepath.Join(c.dir, specFile), saved{Spec: c.spec, Hash: c.hash, Groups: c.groups})
 }
 
 // Start starts the launcher.
@@ -98,7 +94,18 @@ func (b *Backend) Start(_ context.Context, id string) error {
 	case state != runtime.StateCreated:
 		return nil
 	}
-	gone, err := c.spawn()
+	iso := b.probe()
+	if c.keepable(iso) {
+		kept, err := c.startKept(iso)
+		if err != nil {
+			return fmt.Errorf("start %s: %w", id, err)
+		}
+		if kept {
+			c.observe(host.Status{Phase: launch.PhaseWaiting})
+			return nil
+		}
+	}
+	gone, err := c.spawn(iso)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", id, err)
 	}
@@ -131,6 +138,12 @@ func (c *container) launch(ctx context.Context, cmd launch.Command) error {
 	if cmd.Grace == 0 {
 		cmd.Grace = c.spec.StopGrace
 	}
+	c.mu.Lock()
+	k := c.keeper
+	c.mu.Unlock()
+	if k != nil {
+		return c.launchKept(ctx, k, cmd)
+	}
 	// A launcher that dies before it listens ends the wait.
 	wait, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -156,6 +169,34 @@ func (c *container) launch(ctx context.Context, cmd launch.Command) error {
 	return err
 }
 
+// launchKept hands the command to the container's keeper, unless it has one.
+func (c *container) launchKept(ctx context.Context, k *keeper, cmd launch.Command) error {
+	select {
+	case <-c.begun:
+	default:
+		if err := k.conn.Send(launch.Frame{Launch: &cmd}); err != nil && ctx.Err() == nil {
+			select { // it hung up: listen finds out what became of the container
+			case <-c.ended:
+			case <-ctx.Done():
+			}
+		}
+	}
+	select {
+	case <-c.begun:
+	case <-c.ended:
+		return host.Outcome(c.control, cmd.ID)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	c.mu.Lock()
+	has := c.begins.CommandID
+	c.mu.Unlock()
+	if has != cmd.ID {
+		return fmt.Errorf("launch %s: %w (%s)", cmd.ID, host.ErrOtherCommand, has)
+	}
+	return nil
+}
+
 // launched turns what came of a launch into the runtime's errors.
 func (c *container) launched(err error) error {
 	switch {
@@ -165,6 +206,9 @@ func (c *container) launched(err error) error {
 		return fmt.Errorf("launch in %s: %w: %w", c.spec.Name, runtime.ErrExited, err)
 	case err != nil:
 		return fmt.Errorf("launch in %s: %w", c.spec.Name, err)
+	}
+	if c.now().State != runtime.StateWaiting {
+		return nil
 	}
 	// The follower says so too, in a moment.
 	if started, err := host.ReadStarted(c.control); err == nil && started != nil {
@@ -233,7 +277,11 @@ func (b *Backend) Remove(_ context.Context, id string) error {
 	delete(b.containers, id)
 	b.mu.Unlock()
 	b.feed.Forget(id)
-	b.discard(trash, c.groups...)
+	if c.keeper != nil {
+		b.discard(trash)
+	} else {
+		b.discard(trash, c.cgroups()...)
+	}
 	return nil
 }
 

@@ -121,10 +121,10 @@ func harness(t *testing.T, cfg process.Config) *runtimetest.Harness {
 	}
 }
 
-// signalLauncher finds a launcher by its command line, as an administrator would.
+// signalLauncher finds a launcher by its socket, as an administrator would.
 func signalLauncher(t *testing.T, stateDir, id string, sig syscall.Signal) {
 	t.Helper()
-	pid, err := process.LauncherPID(filepath.Join(stateDir, "process", id))
+	pid, err := process.LauncherPID(t.Context(), filepath.Join(stateDir, "process", id))
 	if err == nil {
 		err = syscall.Kill(pid, sig)
 	}

@@ -10,12 +10,28 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/skiff-ml/skiff/runtime/launch"
+	"github.com/skiff-ml/skiff/runtime/launch/host"
 )
 
 // spawn starts the container's launcher and returns a channel that is closed
 // when its process has ended.
-func (c *container) spawn() (<-chan struct{}, error) {
-	gone, err := c.spawnAs(c.b.probe())
+func (c *container) spawn(iso isolation) (<-chan struct{}, error) {
+	c.mu.Lock()
+	if iso.groups != nil && len(c.groups) == 0 {
+		c.groups = iso.groups.folders(c.spec.Name, c.spec.Resources.CPUMilli > 0)
+	}
+	c.mu.Unlock()
+	view, err := c.view(iso)
+	if err != nil {
+		return nil, err
+	}
+	cfg := launch.Config{Container: c.spec.Name, Log: c.spec.Log, View: view}
+	if err := host.Prepare(c.spec.PodDir, c.spec.Container, cfg); err != nil {
+		return nil, err
+	}
+	gone, err := c.spawnAs(iso)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +65,7 @@ func (c *container) spawnAs(iso isolation) (<-chan struct{}, error) {
 		cmd.Dir = filepath.Join(c.dir, tmpFolder)
 	}
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = c.sysProcAttr(iso)
+	cmd.SysProcAttr = sysProcAttr(iso, c.spec.Network)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start launcher: %w", err)
 	}
@@ -65,13 +81,13 @@ func (c *container) spawnAs(iso isolation) (<-chan struct{}, error) {
 	return gone, nil
 }
 
-func (c *container) sysProcAttr(iso isolation) *syscall.SysProcAttr {
+func sysProcAttr(iso isolation, network string) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setsid: true}
 	if iso.level != LevelNamespaces {
 		return attr
 	}
 	attr.Cloneflags = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS
-	if c.spec.Network == "none" {
+	if network == "none" {
 		attr.Cloneflags |= syscall.CLONE_NEWNET
 	}
 	if iso.user {
@@ -85,7 +101,7 @@ func (c *container) sysProcAttr(iso isolation) *syscall.SysProcAttr {
 // kill ends the launcher and all it started. Without a pid namespace of its own
 // the descendants are killed first, while they can still be found.
 func (c *container) kill() error {
-	for _, pid := range groupProcesses(c.groups) {
+	for _, pid := range groupProcesses(c.cgroups()) {
 		if pid != c.launcherPID() {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended this instant
 		}

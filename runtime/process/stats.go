@@ -26,12 +26,13 @@ func (b *Backend) Stats(_ context.Context, id string) (runtime.Stats, error) {
 		return runtime.Stats{}, fmt.Errorf("stats of %s: it is %s", id, s)
 	}
 	s := runtime.Stats{At: time.Now()}
-	if len(c.groups) == 0 {
+	groups := c.cgroups()
+	if len(groups) == 0 {
 		c.sumProcesses(&s)
 		return s, nil
 	}
 	var memory, cached int64
-	for _, dir := range c.groups {
+	for _, dir := range groups {
 		for _, name := range []string{"memory.usage_in_bytes", "memory.current"} {
 			memory += readNumber(filepath.Join(dir, name))
 		}

@@ -18,9 +18,13 @@ const (
 	maxShm = 8 << 30
 )
 
+// rootPlace is where a launcher assembles its root: a folder of the host that is
+// there and never appears in a view.
+const rootPlace = "/tmp"
+
 // view is the world of a container as its launcher is to build it.
 func (c *container) view(iso isolation) (*launch.View, error) {
-	v := &launch.View{Cgroups: c.groups}
+	v := &launch.View{Cgroups: c.cgroups()}
 	img, err := c.b.loadImage(c.spec.Image.ID)
 	if err != nil {
 		return nil, err
@@ -30,7 +34,7 @@ func (c *container) view(iso isolation) (*launch.View, error) {
 	}
 	v.Hostname = c.spec.Hostname
 	v.Loopback = c.spec.Network == "none"
-	v.Root = filepath.Join(c.dir, rootFolder)
+	v.Root = rootPlace
 	v.ShmBytes = shmBytes(c.spec.Resources)
 	v.Masked = c.b.masked()
 	tmp := filepath.Join(c.dir, tmpFolder)

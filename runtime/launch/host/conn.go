@@ -78,6 +78,22 @@ func Dial(ctx context.Context, dir string) (*Conn, error) {
 	return c, nil
 }
 
+// Adopt makes a connection of one end of a socket pair whose other end a
+// launcher was born with (launch.KeepFD). Nobody greets on it. It takes over f.
+func Adopt(f *os.File) (*Conn, error) {
+	defer f.Close()
+	raw, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("adopt launcher: %w", err)
+	}
+	c, ok := raw.(*net.UnixConn)
+	if !ok {
+		_ = raw.Close()
+		return nil, errors.New("adopt launcher: not a unix socket")
+	}
+	return &Conn{c: c, frames: launch.NewFrameReader(c)}, nil
+}
+
 // openSocket opens the socket's inode and checks that it is one of its own.
 func openSocket(dir string) (*os.File, error) {
 	d, err := openFolder(dir)
@@ -141,11 +157,20 @@ func (c *Conn) Send(f launch.Frame) error {
 // SendExec asks for a second command with the given standard streams; the
 // answer is an Execed frame.
 func (c *Conn) SendExec(e launch.Exec, stdin, stdout, stderr *os.File) error {
-	b, err := launch.EncodeFrame(launch.Frame{Exec: &e})
+	return c.SendFiles(launch.Frame{Exec: &e}, stdin, stdout, stderr)
+}
+
+// SendFiles writes one message that carries open files, at most three.
+func (c *Conn) SendFiles(f launch.Frame, files ...*os.File) error {
+	b, err := launch.EncodeFrame(f)
 	if err != nil {
 		return err
 	}
-	rights := unix.UnixRights(int(stdin.Fd()), int(stdout.Fd()), int(stderr.Fd()))
+	fds := make([]int, len(files))
+	for i, file := range files {
+		fds[i] = int(file.Fd())
+	}
+	rights := unix.UnixRights(fds...)
 	n, _, err := c.c.WriteMsgUnix(b, rights, nil)
 	if err == nil && n < len(b) {
 		_, err = c.c.Write(b[n:])

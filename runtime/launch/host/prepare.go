@@ -19,15 +19,9 @@ const folderMode = 0o711
 // its configuration is replaced only while no launcher has begun. Owner and
 // version in cfg are filled in where they are not set.
 func Prepare(podDir, container string, cfg launch.Config) error {
-	if container == "" || filepath.Base(container) != container || container == "." || container == ".." {
-		return fmt.Errorf("prepare control folder: %q is not a container's name", container)
-	}
 	dir := launch.ControlDir(podDir, container)
-	if err := os.MkdirAll(podDir, folderMode); err != nil {
-		return fmt.Errorf("prepare control folder: %w", err)
-	}
-	if err := os.Mkdir(dir, folderMode); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("prepare control folder: %w", err)
+	if err := MakeFolder(podDir, container); err != nil {
+		return err
 	}
 	d, err := openFolder(dir)
 	if err != nil {
@@ -48,6 +42,22 @@ func Prepare(podDir, container string, cfg launch.Config) error {
 		return fmt.Errorf("prepare control folder: %w", err)
 	}
 	return place(dir, launch.ConfigFile, data)
+}
+
+// MakeFolder makes the control folder of a container whose launcher is told its
+// configuration (launch.Assign). It is idempotent.
+func MakeFolder(podDir, container string) error {
+	if container == "" || filepath.Base(container) != container || container == "." || container == ".." {
+		return fmt.Errorf("make control folder: %q is not a container's name", container)
+	}
+	if err := os.MkdirAll(podDir, folderMode); err != nil {
+		return fmt.Errorf("make control folder: %w", err)
+	}
+	err := os.Mkdir(launch.ControlDir(podDir, container), folderMode)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make control folder: %w", err)
+	}
+	return nil
 }
 
 // PlaceCommand leaves the command on disk for a launcher that has not begun: it

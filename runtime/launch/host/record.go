@@ -143,6 +143,58 @@ const (
 	Dead
 )
 
+// TakeLock makes a control folder's lock in the name of a launcher that is about
+// to inherit it (launch.Assign). From here on the folder counts as begun, and as
+// dead once everybody who holds the file has gone.
+func TakeLock(dir string) (*os.File, error) {
+	const tmp = launch.LockFile + ".tmp"
+	d, err := openFolder(dir)
+	if err != nil {
+		return nil, fmt.Errorf("take lock: %w", err)
+	}
+	defer d.Close()
+	folder := int(d.Fd())
+	_ = unix.Unlinkat(folder, tmp, 0) // of a daemon that died right here
+	fd, err := unix.Openat(folder, tmp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("take lock: %w", err)
+	}
+	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		err = unix.Renameat2(folder, tmp, folder, launch.LockFile, unix.RENAME_NOREPLACE)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("take lock: %w", err)
+	}
+	return os.NewFile(uintptr(fd), launch.LockFile), nil
+}
+
+// Retract takes a lock back that no launcher ever inherited, because whoever took
+// it died first: the folder has not begun then. It reports whether that was so.
+func Retract(dir string) (bool, error) {
+	d, err := openFolder(dir)
+	if err != nil {
+		return false, ignoreMissing(err)
+	}
+	defer d.Close()
+	if life, err := ReadLife(dir); err != nil || life != Dead {
+		return false, err
+	}
+	// The first that a launcher does is to listen.
+	for _, name := range []string{launch.SocketFile, launch.StartedFile, launch.ExitFile} {
+		var st unix.Stat_t
+		err := unix.Fstatat(int(d.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if !errors.Is(err, unix.ENOENT) {
+			return false, err
+		}
+	}
+	if err := unix.Unlinkat(int(d.Fd()), launch.LockFile, 0); err != nil {
+		return false, fmt.Errorf("retract lock: %w", err)
+	}
+	return true, nil
+}
+
 // ReadLife asks the lock whether the launcher of a control folder lives. A lock
 // that is not a plain file counts as dead: no launcher leaves such a thing.
 func ReadLife(dir string) (Life, error) {
