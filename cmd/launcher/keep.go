@@ -36,6 +36,7 @@ func keep() int {
 		return refuse(fmt.Errorf("the daemon's socket: %w", err))
 	}
 	syscall.CloseOnExec(launch.KeepFD)
+	syscall.CloseOnExec(launch.KeepFD + 1) // a lock that is only held
 	daemon, err := newConn(launch.KeepFD)
 	if err != nil {
 		return refuse(err)
@@ -81,7 +82,7 @@ func (k *keeper) open(shared launch.View) error {
 	}
 	k.shared, k.oom = shared, findOOMCounter()
 	b := &builder{View: shared, host: oldRoot}
-	for _, step := range []func() error{b.hostTops, b.changeRoot, b.proc, b.dev, b.mask, b.moveHost} {
+	for _, step := range []func() error{b.hostTops, b.changeRoot, b.proc, b.dev, b.mask, b.mounts, b.moveHost} {
 		if err := step(); err != nil {
 			return fmt.Errorf("build the view: %w", err)
 		}
@@ -115,7 +116,32 @@ func (k *keeper) open(shared launch.View) error {
 
 // places are the folders in memory that containers share.
 func (k *keeper) places() []string {
-	return slices.Concat([]string{"/", "/dev", "/dev/pts"}, k.shared.Masked)
+	return slices.Concat([]string{"/", "/dev", "/dev/pts"}, k.shared.Masked, k.scratch())
+}
+
+// scratch are the folders that are emptied between two containers.
+func (k *keeper) scratch() []string {
+	var dirs []string
+	for _, m := range k.shared.Mounts {
+		if m.Scratch {
+			dirs = append(dirs, m.Path)
+		}
+	}
+	return dirs
+}
+
+// empty removes everything in a folder.
+func empty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(dir + "/" + e.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // serve runs one container to its end. An error is the end of the keeper.
@@ -196,6 +222,11 @@ func (k *keeper) undress(b *builder) error {
 		// What lies in a mount of the container's own is not here; what is not
 		// empty is seen in a moment.
 		_ = os.Remove(path)
+	}
+	for _, dir := range k.scratch() {
+		if err := empty(dir); err != nil {
+			return fmt.Errorf("the last container's files cannot be removed: %w", err)
+		}
 	}
 	now, err := look(k.places())
 	if err != nil {

@@ -429,11 +429,27 @@ func (x *execution) mountArtifacts(pod *core.Pod, s *step) error {
 		key := volumeKey(root.ContainerPath)
 		mount(pod, core.Volume{Name: "artifacts-" + key, Artifact: &core.ArtifactVolume{Key: key}}, root.ContainerPath, true)
 	}
+	if !s.writes() {
+		return mountModelCars(pod, s)
+	}
 	if err := x.c.artifacts.PrepareOutput(x.run.Namespace, x.taskRoot(s.n)); err != nil {
 		return fmt.Errorf("prepare the output folder: %w", err)
 	}
 	mount(pod, core.Volume{Name: "outputs", Artifact: &core.ArtifactVolume{Key: volumeKey(s.root.ContainerPath)}}, s.root.ContainerPath, false)
 	return mountModelCars(pod, s)
+}
+
+// writes says whether the step can know a place in its output folder. One that
+// has no outputs and asks for no value of its task cannot.
+func (s *step) writes() bool {
+	if len(s.input.Outputs.Artifacts) > 0 || len(s.input.Outputs.Parameters) > 0 {
+		return true
+	}
+	texts := slices.Concat(s.container.Command, s.container.Args)
+	for _, variable := range s.container.Env {
+		texts = append(texts, variable.Value)
+	}
+	return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(text, "{{$") })
 }
 
 // volumeKey names a folder of the repository in a pod: its place as containers

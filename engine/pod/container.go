@@ -45,7 +45,7 @@ func (r *run) ensureStarted(ctx context.Context, u *unit) error {
 		return nil
 	}
 	item := r.item
-	if !r.admitted {
+	if !r.asked() {
 		item.Priority = math.MinInt32 // those that may run are started first
 	}
 	if err := r.c.start.enter(ctx, item); err != nil {

@@ -52,7 +52,7 @@ func (r *run) prepareImage(ctx context.Context, u *unit) error {
 	if ext := p.Spec.Skiff; ext != nil && ext.Environment != nil && !u.init && u.container.Name == p.Spec.Containers[0].Name {
 		req.Pip = ext.Environment.Calls
 	}
-	if !r.admitted {
+	if !r.asked() {
 		req.Policy = runtime.PullNever // what is not here is fetched when it is needed
 	}
 	image, err := r.fetch(ctx, req)
@@ -84,7 +84,7 @@ func (r *run) fetch(ctx context.Context, req runtime.ImageRequest) (runtime.Imag
 			return image, nil
 		case ctx.Err() != nil:
 			return runtime.Image{}, context.Cause(ctx)
-		case !r.admitted:
+		case !r.asked():
 			return runtime.Image{}, err
 		case errors.Is(err, runtime.ErrPolicy):
 			return runtime.Image{}, &ending{reason: ReasonPolicy, message: err.Error()}

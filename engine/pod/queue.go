@@ -202,9 +202,17 @@ func (c *Controller) schedule(ctx context.Context) {
 		rec := c.loop.pods[g.ID]
 		rec.admitting = true
 		warm := rec.run != nil
-		if warm {
+		switch {
+		case warm:
 			c.cooled(ctx, rec)
-		} else {
+		case rec.item.Gang == "" && startable(rec.pod):
+			// Its container is made while the claim becomes durable.
+			rec.run = c.newRun(rec.pod, rec.item)
+			rec.run.admitted, rec.run.granted = false, true
+			c.register(rec.run)
+			c.spawn(func() { rec.run.live(ctx) })
+			warm = true
+		default:
 			rec.run = c.newRun(rec.pod, rec.item)
 			c.register(rec.run)
 		}

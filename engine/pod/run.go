@@ -47,6 +47,7 @@ type run struct {
 	unsure   bool    // a container may exist that nobody has seen
 	recorded bool    // the store says Running
 	admitted bool    // the work has seen the pod's claim
+	granted  bool    // the claim is on its way into the store
 }
 
 // unit is one container of the pod, in one of its restarts.
@@ -175,7 +176,7 @@ func (r *run) live(ctx context.Context) {
 	}
 	switch {
 	case err == nil:
-	case !r.admitted:
+	case !r.asked() || (!r.admitted && errors.Is(err, errCold)):
 		var ends bool
 		if end, ends = r.brokeWhileWarm(ctx, err); !ends {
 			return
@@ -445,7 +446,7 @@ func (r *run) recordRunning(ctx context.Context) error {
 // say shows people what the pod is at, at the cost of a commit; callers keep
 // it rare.
 func (r *run) say(ctx context.Context, reason, message string) error {
-	if !r.admitted {
+	if !r.asked() {
 		return nil // nobody asked for it yet
 	}
 	err := r.amend(ctx, func(p *core.Pod) error {

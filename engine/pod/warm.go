@@ -19,12 +19,16 @@ import (
 // errCold breaks off the work of a warm pod that is no use any more.
 var errCold = errors.New("the waiting container has ended")
 
-// warmable says whether everything that is fixed at a container's creation is
-// known of a gated pod. Devices are granted later, a deadline runs from the
-// grant, and an image that is to be pulled each time is pulled then.
+// warmable says whether a gated pod may be warm.
 func warmable(p *core.Pod) bool {
-	if len(p.Spec.InitContainers) > 0 || len(p.Spec.Containers) != 1 || p.Spec.ActiveDeadlineSeconds != nil ||
-		len(p.Spec.SchedulingGates) != 1 || p.Spec.SchedulingGates[0].Name != core.GateInputs || !hasFinalizer(p) {
+	return len(p.Spec.SchedulingGates) == 1 && p.Spec.SchedulingGates[0].Name == core.GateInputs && startable(p)
+}
+
+// startable says whether everything that is fixed at a container's creation is
+// known of a pod without a claim. Devices are granted later, a deadline runs from
+// the grant, and an image that is to be pulled each time is pulled then.
+func startable(p *core.Pod) bool {
+	if len(p.Spec.InitContainers) > 0 || len(p.Spec.Containers) != 1 || p.Spec.ActiveDeadlineSeconds != nil || !hasFinalizer(p) {
 		return false
 	}
 	c := &p.Spec.Containers[0]
@@ -93,6 +97,10 @@ func (c *Controller) ungated(rec *record) {
 	c.loop.sched.Submit(item)
 	c.loop.stale = true
 }
+
+// asked says that the pod's turn has come: what goes wrong is then told, and is
+// the pod's end.
+func (r *run) asked() bool { return r.admitted || r.granted }
 
 // warming says that the pod is not admitted yet.
 func (r *run) warming() bool { return r.pod().Status.Claim == nil }

@@ -100,6 +100,9 @@ type ViewMount struct {
 	Memory   bool   `json:"memory,omitempty"`
 	Size     int64  `json:"size,omitempty"`
 	Layer    string `json:"layer,omitempty"`
+	// Scratch is for a Base: what a container leaves in the folder is removed
+	// before the next one.
+	Scratch bool `json:"scratch,omitempty"`
 }
 
 // LogConfig bounds a container's log.
@@ -261,8 +264,8 @@ type Execed struct {
 type Assign struct {
 	// Control is the container's control folder, as the host names it.
 	Control string `json:"control"`
-	// Config is what others read from ConfigFile. What its view shares with the
-	// Base (Root, Masked, Cgroups) is left out.
+	// Config is what others read from ConfigFile. Its view is what the container
+	// has beside the Base: mounts, shared memory, host name.
 	Config Config `json:"config"`
 	// Env is the container's environment, the Command's is added to it.
 	Env []string `json:"env,omitempty"`

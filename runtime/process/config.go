@@ -57,7 +57,7 @@ func (c Config) clean() (Config, error) {
 			return c, err
 		}
 	}
-	for _, dir := range []string{"process", "envs", "volumes"} {
+	for _, dir := range []string{"process", keptFolder, "envs", "volumes"} {
 		if err := os.MkdirAll(filepath.Join(c.StateDir, dir), 0o700); err != nil {
 			return c, fmt.Errorf("process runtime: %w", err)
 		}

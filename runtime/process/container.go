@@ -19,9 +19,11 @@ import (
 	"github.com/skiff-ml/skiff/runtime/launch/host"
 )
 
-// Files of a container's folder.
+// specSuffix ends the name of a container's file, which lies beside its folder.
+const specSuffix = ".json"
+
+// What is in a container's folder, where it has one.
 const (
-	specFile     = "spec.json"
 	spawnedFile  = "spawned.json"
 	launcherFile = "launcher.log"
 	tmpFolder    = "tmp"
@@ -33,7 +35,7 @@ type container struct {
 	b       *Backend
 	spec    runtime.ContainerSpec
 	hash    string
-	dir     string // STATE/process/<name>
+	dir     string // STATE/process/<name>, with what is needed only sometimes
 	control string
 
 	life sync.Mutex // held by Start and Remove
@@ -51,7 +53,7 @@ type container struct {
 	talks  chan host.Talk  // to a follower that has not dialled; nil once it has one
 }
 
-// saved is spec.json.
+// saved is a container's file.
 type saved struct {
 	Spec   runtime.ContainerSpec `json:"spec"`
 	Hash   string                `json:"hash"`
@@ -292,31 +294,31 @@ func (c *container) complaint() string {
 // load takes up the containers that are on disk.
 func (b *Backend) load() error {
 	b.sweepEnvironments()
+	b.sweepKept()
 	root := filepath.Join(b.cfg.StateDir, "process")
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		dir := filepath.Join(root, e.Name())
-		if !plainName(e.Name()) {
-			b.discard(dir) // half removed
+		path := filepath.Join(root, e.Name())
+		name, isFile := strings.CutSuffix(e.Name(), specSuffix)
+		if !isFile {
+			if _, err := os.Lstat(path + specSuffix); err != nil || !plainName(e.Name()) {
+				b.discard(path) // half made, or half removed
+			}
 			continue
 		}
 		var s saved
-		data, err := os.ReadFile(filepath.Join(dir, specFile))
-		if errors.Is(err, fs.ErrNotExist) {
-			b.discard(dir) // half made
-			continue
-		}
+		data, err := os.ReadFile(path)
 		if err == nil {
 			err = json.Unmarshal(data, &s)
 		}
-		if err == nil && s.Spec.Name != e.Name() {
-			err = fmt.Errorf("%s describes %q", specFile, s.Spec.Name)
+		if err == nil && s.Spec.Name != name {
+			err = fmt.Errorf("it describes %q", s.Spec.Name)
 		}
 		if err != nil {
-			b.cfg.Logger.Warn("a container's folder cannot be read; it is left alone", "folder", dir, "error", err)
+			b.cfg.Logger.Warn("a container's file cannot be read; it is left alone", "file", path, "error", err)
 			continue
 		}
 		b.adopt(b.newContainer(s))
@@ -430,7 +432,7 @@ func writeFile(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	tmp := path + ".tmp"
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)) + ".tmp"
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"os"
-	"path/filepath"
 
 	"github.com/skiff-ml/skiff/runtime/launch"
 	"github.com/skiff-ml/skiff/runtime/launch/host"
@@ -13,7 +12,7 @@ import (
 // LauncherPID asks which process a container's launcher is.
 func LauncherPID(ctx context.Context, dir string) (int, error) {
 	var s saved
-	data, err := os.ReadFile(filepath.Join(dir, specFile))
+	data, err := os.ReadFile(dir + specSuffix)
 	if err == nil {
 		err = json.Unmarshal(data, &s)
 	}

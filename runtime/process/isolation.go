@@ -104,12 +104,15 @@ func (b *Backend) try(iso isolation) error {
 		c.groups = iso.groups.folders(c.spec.Name, true)
 		defer removeGroups(c.groups)
 	}
-	if err := os.Mkdir(filepath.Join(dir, tmpFolder), 0o700); err != nil {
+	if err := c.makeTemp(); err != nil {
 		return err
 	}
 	view, err := c.view(iso)
 	if err != nil {
 		return err
+	}
+	if iso.level == LevelNamespaces {
+		view.Mounts = b.commonMounts(filepath.Join(dir, tmpFolder))
 	}
 	if err := host.Prepare(c.spec.PodDir, "probe", launch.Config{Container: "probe", View: view}); err != nil {
 		return err

@@ -41,6 +41,7 @@ type keeper struct {
 	pid    int
 	groups []string
 	limits runtime.Resources // in force in groups
+	dir    string            // STATE/kept/<name>: temporary files of containers
 	log    *os.File          // what the launcher has to say, in memory
 	gone   chan struct{}     // closed when its process has ended
 
@@ -224,32 +225,95 @@ func (p *pool) close() {
 // newKeeper starts one and returns when it is ready.
 func (b *Backend) newKeeper(class keeperClass, iso isolation, view launch.View) (*keeper, error) {
 	k := &keeper{b: b, class: class, gone: make(chan struct{})}
+	name := keptPrefix + strings.ToLower(rand.Text())
+	k.dir = filepath.Join(b.cfg.StateDir, keptFolder, name)
+	lock, err := makeKept(k.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close() // the launcher has it by then
 	if iso.groups != nil {
-		k.groups = iso.groups.folders(keptPrefix+strings.ToLower(rand.Text()), class.cpu)
+		k.groups = iso.groups.folders(name, class.cpu)
 		if err := makeGroups(k.groups, runtime.Resources{}); err != nil {
+			k.clear()
 			return nil, err
 		}
 	}
-	if err := k.spawn(iso); err != nil {
-		removeGroups(k.groups)
+	if err := k.spawn(iso, lock); err != nil {
+		k.clear()
 		return nil, err
 	}
-	err := k.conn.Send(launch.Frame{Base: &launch.View{Root: view.Root, Masked: view.Masked, Cgroups: k.groups}})
+	err = k.conn.Send(launch.Frame{Base: &launch.View{
+		Root: view.Root, Masked: view.Masked, Cgroups: k.groups, Mounts: b.commonMounts(k.dir),
+	}})
 	if err == nil {
 		err = k.ready()
 	}
 	if err != nil || !b.keepers.add(k) {
 		k.conn.Close()
 		<-k.gone
-		removeGroups(k.groups)
+		k.clear()
 		return nil, fmt.Errorf("%w: %s", errors.Join(err, b.ctx.Err()), said(k.log))
 	}
 	b.followers.Go(k.listen)
 	return k, nil
 }
 
-// spawn starts the process in its namespaces.
-func (k *keeper) spawn(iso isolation) error {
+// clear removes what the keeper had outside its process.
+func (k *keeper) clear() {
+	removeGroups(k.groups)
+	if err := removeAll(k.dir); err != nil {
+		k.b.cfg.Logger.Warn("temporary files cannot be removed", "folder", k.dir, "error", err)
+	}
+}
+
+// keptFolder is where in the state folder keepers have their containers'
+// temporary files.
+const keptFolder = "kept"
+
+// makeKept makes such a folder, open to any user within a container, and locks
+// it: the lock lives as long as the keeper, whatever becomes of the daemon.
+func makeKept(dir string) (*os.File, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		err = os.Chmod(dir, 0o777|os.ModeSticky)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("make %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+// sweepKept removes the folders of keepers that have ended.
+func (b *Backend) sweepKept() {
+	root := filepath.Join(b.cfg.StateDir, keptFolder)
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return // nothing was ever there
+	}
+	for _, e := range entries {
+		dir := filepath.Join(root, e.Name())
+		f, err := os.Open(dir)
+		if err != nil {
+			continue
+		}
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			b.discard(dir)
+		}
+		_ = f.Close() // whoever makes it anew has another name for it
+	}
+}
+
+// spawn starts the process in its namespaces, with the lock of its folder.
+func (k *keeper) spawn(iso isolation, lock *os.File) error {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return err
@@ -268,7 +332,7 @@ func (k *keeper) spawn(iso isolation) error {
 	cmd.Env = []string{}
 	cmd.Dir = "/"
 	cmd.Stderr = k.log
-	cmd.ExtraFiles = []*os.File{theirs} // launch.KeepFD
+	cmd.ExtraFiles = []*os.File{theirs, lock} // launch.KeepFD, and one that is only held
 	cmd.SysProcAttr = sysProcAttr(iso, "")
 	if err := cmd.Start(); err != nil {
 		k.conn.Close()
@@ -349,7 +413,7 @@ func (k *keeper) listen() {
 		return // it goes on, and a Backend to come finds it
 	}
 	<-k.gone
-	removeGroups(k.groups)
+	k.clear()
 	if c == nil {
 		if text := said(k.log); text != "" {
 			k.b.cfg.Logger.Debug("a kept launcher has ended", "message", text)

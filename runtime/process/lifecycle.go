@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -50,7 +49,7 @@ func (b *Backend) Create(_ context.Context, spec runtime.ContainerSpec) (string,
 	return spec.Name, nil
 }
 
-// make writes the container to disk. It appears under its name when it is whole.
+// make writes the container to disk. It is one when its file is there.
 func (c *container) make(iso isolation) error {
 	if iso.groups != nil && !c.keepable(iso) {
 		c.groups = iso.groups.folders(c.spec.Name, c.spec.Resources.CPUMilli > 0)
@@ -62,22 +61,24 @@ func (c *container) make(iso isolation) error {
 	if err := host.MakeFolder(c.spec.PodDir, c.spec.Container); err != nil {
 		return err
 	}
-	folders := []string{c.dir, filepath.Join(c.dir, tmpFolder)}
 	for _, m := range view.Mounts {
 		if m.Layer != "" {
-			folders = append(folders, m.Layer)
+			if err := os.MkdirAll(m.Layer, 0o711); err != nil { // In a closed parent.
+				return err
+			}
 		}
 	}
-	for _, dir := range folders {
-		err := os.Mkdir(dir, 0o711) // In a closed parent; the command may be any user.
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	}
-	if err := os.Chmod(filepath.Join(c.dir, tmpFolder), 0o777|os.ModeSticky); err != nil {
+	return writeFile(c.dir+specSuffix, saved{Spec: c.spec, Hash: c.hash, Groups: c.groups})
+}
+
+// makeTemp makes the folder for temporary files of a container with a launcher
+// of its own.
+func (c *container) makeTemp() error {
+	dir := filepath.Join(c.dir, tmpFolder)
+	if err := os.MkdirAll(dir, 0o711); err != nil { // In a closed parent; the command may be any user.
 		return err
 	}
-	return writeFile(filepath.Join(c.dir, specFile), saved{Spec: c.spec, Hash: c.hash, Groups: c.groups})
+	return os.Chmod(dir, 0o777|os.ModeSticky)
 }
 
 // Start starts the launcher.
@@ -267,7 +268,14 @@ func (b *Backend) Remove(_ context.Context, id string) error {
 		return fmt.Errorf("remove %s: it is %s; stop it first", id, state)
 	}
 	trash := filepath.Join(filepath.Dir(c.dir), "."+c.spec.Name+"."+strconv.FormatInt(time.Now().UnixNano(), 36))
-	if err := os.Rename(c.dir, trash); err != nil && !errors.Is(err, os.ErrNotExist) {
+	err = os.Rename(c.dir, trash)
+	if errors.Is(err, os.ErrNotExist) {
+		err, trash = nil, "" // it never had a folder
+	}
+	if err == nil {
+		err = os.Remove(c.dir + specSuffix)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove %s: %w", id, err)
 	}
 	c.mu.Lock()
@@ -277,10 +285,11 @@ func (b *Backend) Remove(_ context.Context, id string) error {
 	delete(b.containers, id)
 	b.mu.Unlock()
 	b.feed.Forget(id)
-	if c.keeper != nil {
-		b.discard(trash)
-	} else {
+	switch {
+	case c.keeper == nil:
 		b.discard(trash, c.cgroups()...)
+	case trash != "":
+		b.discard(trash)
 	}
 	return nil
 }
@@ -289,6 +298,9 @@ func (b *Backend) Remove(_ context.Context, id string) error {
 func (b *Backend) discard(dir string, groups ...string) {
 	b.followers.Go(func() {
 		removeGroups(groups)
+		if dir == "" {
+			return
+		}
 		if err := removeAll(dir); err != nil {
 			b.cfg.Logger.Warn("a container's folder cannot be removed", "folder", dir, "error", err)
 		}

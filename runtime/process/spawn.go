@@ -27,6 +27,12 @@ func (c *container) spawn(iso isolation) (<-chan struct{}, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.makeTemp(); err != nil {
+		return nil, err
+	}
+	if iso.level == LevelNamespaces {
+		view.Mounts = append(c.b.commonMounts(filepath.Join(c.dir, tmpFolder)), view.Mounts...)
+	}
 	cfg := launch.Config{Container: c.spec.Name, Log: c.spec.Log, View: view}
 	if err := host.Prepare(c.spec.PodDir, c.spec.Container, cfg); err != nil {
 		return nil, err

@@ -22,7 +22,8 @@ const (
 // there and never appears in a view.
 const rootPlace = "/tmp"
 
-// view is the world of a container as its launcher is to build it.
+// view is the world of a container, beside the common mounts, as its launcher is
+// to build it.
 func (c *container) view(iso isolation) (*launch.View, error) {
 	v := &launch.View{Cgroups: c.cgroups()}
 	img, err := c.b.loadImage(c.spec.Image.ID)
@@ -37,9 +38,7 @@ func (c *container) view(iso isolation) (*launch.View, error) {
 	v.Root = rootPlace
 	v.ShmBytes = shmBytes(c.spec.Resources)
 	v.Masked = c.b.masked()
-	tmp := filepath.Join(c.dir, tmpFolder)
-	v.Mounts = []launch.ViewMount{{HostPath: tmp, Path: "/tmp"}, {HostPath: tmp, Path: "/var/tmp"}}
-	for _, path := range append(c.b.visible(), img.Visible...) {
+	for _, path := range img.Visible {
 		v.Mounts = append(v.Mounts, launch.ViewMount{HostPath: path, Path: path, ReadOnly: true})
 	}
 	if img.Env != "" {
@@ -57,6 +56,16 @@ func (c *container) view(iso isolation) (*launch.View, error) {
 		v.Devices = gpuDevices(c.spec.GPUs)
 	}
 	return v, nil
+}
+
+// commonMounts are those of every container: its temporary files, and what of the
+// host it has to see.
+func (b *Backend) commonMounts(tmp string) []launch.ViewMount {
+	mounts := []launch.ViewMount{{HostPath: tmp, Path: "/tmp", Scratch: true}, {HostPath: tmp, Path: "/var/tmp", Scratch: true}}
+	for _, path := range b.visible() {
+		mounts = append(mounts, launch.ViewMount{HostPath: path, Path: path, ReadOnly: true})
+	}
+	return mounts
 }
 
 // podMounts are the pod's own, outer folders before inner ones.
