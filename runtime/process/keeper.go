@@ -397,6 +397,8 @@ func (k *keeper) listen() {
 		switch {
 		case f.Started != nil && c != nil:
 			c.begin(f.Started)
+		case f.Held != nil && c != nil:
+			c.observe(host.Status{Phase: launch.PhaseRunning, Held: f.Held})
 		case f.Exited != nil && c != nil:
 			k.b.keepers.mu.Lock()
 			k.serves = nil

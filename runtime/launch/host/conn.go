@@ -134,6 +134,11 @@ func (c *Conn) Next() (launch.Frame, error) {
 		}
 		return launch.Frame{}, err
 	}
+	if f.Held != nil {
+		if f.Held = checkHeld(f.Held); f.Held == nil {
+			return launch.Frame{}, fmt.Errorf("%w: it holds what no launcher holds", launch.ErrFrame)
+		}
+	}
 	if f.Exited != nil {
 		if err := checkRecord(f.Exited); err != nil {
 			return launch.Frame{}, err

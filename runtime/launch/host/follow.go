@@ -173,9 +173,8 @@ func listen(c *Conn, s Status, report func(Status)) (final bool) {
 			s.Phase, s.Started = launch.PhaseRunning, f.Started
 			report(s)
 		case f.Held != nil:
-			if s.Held = checkHeld(f.Held); s.Held != nil {
-				report(s)
-			}
+			s.Held = f.Held
+			report(s)
 		case f.Exited != nil:
 			s.Phase, s.Exit = launch.PhaseExited, f.Exited
 			report(s)
