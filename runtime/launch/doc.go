@@ -36,6 +36,10 @@
 //	daemon   → Exec{argv} + 3 descriptors (a connection of its own)
 //	launcher → Execed{code}
 //
+// A launcher that serves one container after another (KeepArg) hears the same
+// over the socket that it was born with: who it serves next, and the command. It
+// listens in the folder of each, too, for whoever comes later.
+//
 // A daemon that comes back dials and reads the same: Hello tells the phase,
 // Started, Held and Exited are repeated to every new connection.
 package launch

@@ -1,19 +1,21 @@
 // Package process runs containers as plain processes of this machine, where no
-// container engine is reachable: one launcher for each, in a session, control
-// group and namespaces of its own as far as the machine allows. What was
-// possible is found out by doing it once, and shown (Capabilities).
+// container engine is reachable: below a launcher, in a session, control group
+// and namespaces of their own as far as the machine allows. What was possible is
+// found out by doing it once, and shown (Capabilities).
 //
-// A launcher outlives the daemon, which only dials it. Everything the backend
-// knows about a container lies in a folder:
+// Where it can, a launcher serves one container of a namespace after another
+// (keeper.go), which makes a small step cheap; the others have one each. A
+// launcher with a container outlives the daemon, which dials it again. What the
+// backend knows about a container lies on disk:
 //
 //	STATE/process/           0700
-//	    <name>/
-//	        spec.json        what Create was given
-//	        spawned.json     the launcher's process, once there was one
-//	        launcher.log     what the launcher itself had to complain about
-//	        tmp/             the container's /tmp
-//	        root/            where its new root is assembled
+//	    <name>.json          what Create was given
+//	    <name>/              what some containers need beside it:
 //	        layer/           what it wrote over its environment
+//	        spawned.json     its own launcher's process, once there was one
+//	        launcher.log     what that had to complain about
+//	        tmp/             the container's /tmp
+//	STATE/kept/<keeper>/     /tmp of the containers that a kept launcher serves
 //	STATE/envs/              Python environments (see environment.go)
 //	STATE/volumes/           the directories behind claims
 //

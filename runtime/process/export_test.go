@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"testing"
+	"time"
 
 	"github.com/skiff-ml/skiff/runtime/launch"
 	"github.com/skiff-ml/skiff/runtime/launch/host"
@@ -25,4 +27,19 @@ func LauncherPID(ctx context.Context, dir string) (int, error) {
 	}
 	defer conn.Close()
 	return conn.PID(), nil
+}
+
+// AwaitIdle waits until no keeper serves or cleans up.
+func AwaitIdle(t *testing.T, b *Backend) {
+	t.Helper()
+	for range 1000 {
+		b.keepers.mu.Lock()
+		busy := len(b.keepers.all) - len(b.keepers.idle)
+		b.keepers.mu.Unlock()
+		if busy == 0 {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatal("a keeper stays busy")
 }

@@ -52,6 +52,7 @@ func TestWhatACommandSees(t *testing.T) {
 		"disks":                 `ls /dev | grep -E '^(sd|vd|nvme|loop|mem|kmsg)'`,
 		"new device":            `mknod /tmp/disk b 8 0 2>/dev/null && cat /tmp/disk >/dev/null`,
 		"host's root":           `ls -A /.host /old_root/etc 2>/dev/null | grep .`,
+		"launcher's other root": `ls -d /proc/1/root/dev/shm/etc /proc/1/task/*/root/dev/shm/etc /proc/1/task/*/cwd/etc 2>/dev/null | grep .`,
 		"launcher's signals":    `kill -KILL 1 2>/dev/null; kill -STOP 1 2>/dev/null; grep -E '^State:.(T|Z)' /proc/1/status`,
 		"new privileges by uid": `unshare --user --map-root-user mount -t tmpfs x /usr 2>/dev/null && test ! -e /usr/bin/env`,
 	} {
