@@ -82,6 +82,14 @@ func (r *rooms) Retry(ctx context.Context, namespace, name string) error {
 	return err
 }
 
+func (r *rooms) Trigger(ctx context.Context, namespace, name string) (*skiff.Run, error) {
+	found, err := store.GetAs[*skiff.RecurringRun](ctx, r.store, store.Key{Kind: "recurringruns.skiff.dev", Namespace: namespace, Name: name})
+	if err != nil {
+		return nil, err
+	}
+	return &skiff.Run{ObjectMeta: core.ObjectMeta{Name: "made", Namespace: namespace}, Spec: skiff.RunSpec{RecurringRun: found.Name, DisplayName: found.Spec.DisplayName + "-1"}}, nil
+}
+
 func (r *rooms) PodLogs(ctx context.Context, _, name string, opts server.LogOptions, w io.Writer) error {
 	text, known := r.logs[name]
 	if !known {

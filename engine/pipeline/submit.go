@@ -24,10 +24,7 @@ import (
 
 // Submission is a pipeline as somebody hands it in.
 type Submission struct {
-	Namespace string
-	// Name is the run's; empty makes a new one. One that is there already is
-	// store.ErrExists.
-	Name        string
+	Namespace   string
 	DisplayName string
 	// Filename is for messages and for telling the form of Package (YAML, JSON,
 	// zip, tar.gz); the contents decide where they disagree.
@@ -58,7 +55,10 @@ type Submission struct {
 	// Resume names a run to go on from. What the submission leaves out then is
 	// as it was there: the package, parameters, the pipeline root and the
 	// experiment.
-	Resume          *skiff.Resume
+	Resume *skiff.Resume
+	// Name is the run's; empty makes a new one. One that is there already is
+	// store.ErrExists.
+	Name            string
 	PipelineVersion *skiff.PipelineVersionReference
 	RecurringRun    string
 	ScheduledAt     time.Time

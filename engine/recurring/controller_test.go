@@ -153,14 +153,14 @@ func TestEdited(t *testing.T) {
 func TestRefused(t *testing.T) {
 	bubbled(t, func(t *testing.T, r *rig) {
 		r.add("a", every(10), plenty)
-		r.pipelines.refuses["a"] = true
+		r.pipelines.refuse("a", true)
 		r.sleep(35 * time.Second)
 		r.expect("a", "")
 		s := r.get("a").Status
 		if s.Message != "parameters.x: there is no such input" || len(s.Events) != 1 || s.Events[0].Count != 3 || s.Events[0].Reason != skiff.ReasonRefused {
 			t.Errorf("status: %+v", s)
 		}
-		r.pipelines.refuses["a"] = false
+		r.pipelines.refuse("a", false)
 		r.sleep(5 * time.Second)
 		r.expect("a", "00:00:40")
 		if s := r.get("a").Status; s.Message != "" || len(s.Events) != 1 || s.Runs != 1 {
@@ -168,7 +168,7 @@ func TestRefused(t *testing.T) {
 		}
 		// A backlog is refused as a whole: it would be refused one by one.
 		r.down()
-		r.pipelines.refuses["a"] = true
+		r.pipelines.refuse("a", true)
 		r.sleep(time.Hour)
 		r.up()
 		if s := r.get("a").Status; s.Events[0].Count != 4 || !s.SettledUntil.Equal(r.wall.now()) {
@@ -181,13 +181,13 @@ func TestRefused(t *testing.T) {
 func TestFault(t *testing.T) {
 	bubbled(t, func(t *testing.T, r *rig) {
 		r.add("a", every(10), plenty)
-		r.pipelines.broken = errors.New("the disk is full")
+		r.pipelines.breaks(errors.New("the disk is full"))
 		r.sleep(35 * time.Second)
 		r.expect("a", "")
 		if s := r.get("a").Status; len(s.Events) > 0 || !s.SettledUntil.IsZero() {
 			t.Errorf("status: %+v", s)
 		}
-		r.pipelines.broken = nil
+		r.pipelines.breaks(nil)
 		r.sleep(lastBackoff)
 		r.expect("a", "00:00:10 00:00:20 00:00:30 00:00:40 00:00:50 00:01:00 00:01:10 00:01:20 00:01:30")
 	})
@@ -252,7 +252,7 @@ func TestTrigger(t *testing.T) {
 		if run, err := r.c.Trigger(t.Context(), space, "a"); err != nil || run.Spec.DisplayName != "a-4" {
 			t.Errorf("while it is disabled: %+v, %v", run, err)
 		}
-		r.pipelines.refuses["a"] = true
+		r.pipelines.refuse("a", true)
 		if _, err := r.c.Trigger(t.Context(), space, "a"); !errors.Is(err, problem.ErrInvalid) {
 			t.Errorf("a refusal: %v", err)
 		}

@@ -146,6 +146,18 @@ func (p *pipelines) Prepare(_ context.Context, s Submission) (*skiff.Run, []stor
 	return run, []store.Op{{Verb: store.Create, Kind: runsKind, Object: run}}, nil
 }
 
+func (p *pipelines) refuse(name string, refuses bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refuses[name] = refuses
+}
+
+func (p *pipelines) breaks(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.broken = err
+}
+
 // mortal is a store whose user dies at a commit, before it or after: then no
 // answer comes.
 type mortal struct {

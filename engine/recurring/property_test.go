@@ -188,9 +188,7 @@ func live(t *rapid.T, r *rig) {
 			r.change(name, func(o *skiff.RecurringRun) { o.Spec.Disabled = e.off })
 		case "refuse":
 			e.refused = !e.refused
-			r.pipelines.mu.Lock()
-			r.pipelines.refuses[name] = e.refused
-			r.pipelines.mu.Unlock()
+			r.pipelines.refuse(name, e.refused)
 		case "jump":
 			r.wall.jump(time.Duration(rapid.IntRange(-300, 300).Draw(t, "by")) * time.Second)
 			synctest.Wait()
