@@ -143,7 +143,7 @@ func kinds() []store.Kind {
 	}
 	return []store.Kind{
 		{Name: "experiments.skiff.dev", New: func() core.Object { return &skiff.Experiment{} }, Indexes: []store.Index{byID(name), none("name")}},
-		{Name: "recurringruns.skiff.dev", New: func() core.Object { return &skiff.RecurringRun{} }, Indexes: []store.Index{byID(name), none("experiment")}},
+		{Name: "recurringruns.skiff.dev", New: func() core.Object { return &skiff.RecurringRun{} }, Indexes: []store.Index{byID(name), none("experiment"), none("enabled")}},
 		{Name: "pipelines.pipelines.kubeflow.org", New: func() core.Object { return &kfp.Pipeline{} }, Indexes: []store.Index{byID(uid)}},
 		{Name: "pipelineversions.pipelines.kubeflow.org", New: func() core.Object { return &kfp.PipelineVersion{} }, Indexes: []store.Index{byID(uid), none("pipeline")}},
 		{Name: "pipelinemanifests.skiff.dev", New: func() core.Object { return &skiff.PipelineManifest{} }},
