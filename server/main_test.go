@@ -87,7 +87,7 @@ func (r *rooms) Trigger(ctx context.Context, namespace, name string) (*skiff.Run
 	if err != nil {
 		return nil, err
 	}
-	return &skiff.Run{ObjectMeta: core.ObjectMeta{Name: "made", Namespace: namespace}, Spec: skiff.RunSpec{RecurringRun: found.Name, DisplayName: found.Spec.DisplayName + "-1"}}, nil
+	return &skiff.Run{ObjectMeta: core.ObjectMeta{Name: "made", Namespace: namespace}, Spec: skiff.RunSpec{Manifest: "m", RecurringRun: found.Name, DisplayName: found.Spec.DisplayName + "-1"}}, nil
 }
 
 func (r *rooms) PodLogs(ctx context.Context, _, name string, opts server.LogOptions, w io.Writer) error {
