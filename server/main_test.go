@@ -82,6 +82,14 @@ func (r *rooms) Retry(ctx context.Context, namespace, name string) error {
 	return err
 }
 
+func (r *rooms) Trigger(ctx context.Context, namespace, name string) (*skiff.Run, error) {
+	found, err := store.GetAs[*skiff.RecurringRun](ctx, r.store, store.Key{Kind: "recurringruns.skiff.dev", Namespace: namespace, Name: name})
+	if err != nil {
+		return nil, err
+	}
+	return &skiff.Run{ObjectMeta: core.ObjectMeta{Name: "made", Namespace: namespace}, Spec: skiff.RunSpec{Manifest: "m", RecurringRun: found.Name, DisplayName: found.Spec.DisplayName + "-1"}}, nil
+}
+
 func (r *rooms) PodLogs(ctx context.Context, _, name string, opts server.LogOptions, w io.Writer) error {
 	text, known := r.logs[name]
 	if !known {
@@ -135,7 +143,7 @@ func kinds() []store.Kind {
 	}
 	return []store.Kind{
 		{Name: "experiments.skiff.dev", New: func() core.Object { return &skiff.Experiment{} }, Indexes: []store.Index{byID(name), none("name")}},
-		{Name: "recurringruns.skiff.dev", New: func() core.Object { return &skiff.RecurringRun{} }, Indexes: []store.Index{byID(name), none("experiment")}},
+		{Name: "recurringruns.skiff.dev", New: func() core.Object { return &skiff.RecurringRun{} }, Indexes: []store.Index{byID(name), none("experiment"), none("enabled")}},
 		{Name: "pipelines.pipelines.kubeflow.org", New: func() core.Object { return &kfp.Pipeline{} }, Indexes: []store.Index{byID(uid)}},
 		{Name: "pipelineversions.pipelines.kubeflow.org", New: func() core.Object { return &kfp.PipelineVersion{} }, Indexes: []store.Index{byID(uid), none("pipeline")}},
 		{Name: "pipelinemanifests.skiff.dev", New: func() core.Object { return &skiff.PipelineManifest{} }},

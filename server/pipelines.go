@@ -43,6 +43,6 @@ func submissionOf(s kfp.Submission) Submission {
 	return Submission{
 		Namespace: s.Namespace, DisplayName: s.DisplayName, Description: s.Description, Experiment: s.Experiment,
 		Filename: s.Filename, Package: s.Package, Parameters: s.Parameters, PipelineRoot: s.PipelineRoot,
-		ServiceAccount: s.ServiceAccount, PipelineVersion: s.PipelineVersion,
+		Arguments: s.Arguments, ServiceAccount: s.ServiceAccount, PipelineVersion: s.PipelineVersion,
 	}
 }

@@ -98,6 +98,7 @@ type Submission struct {
 	// and so is whatever this submission leaves out, the package included.
 	Resume *skiff.Resume `json:"resume,omitempty"`
 	// The rest is for the rooms of the server that submit on somebody's behalf.
+	Name            string                          `json:"-"`
 	PipelineVersion *skiff.PipelineVersionReference `json:"-"`
 	RecurringRun    string                          `json:"-"`
 	ScheduledAt     time.Time                       `json:"-"`
@@ -117,6 +118,9 @@ type Pipelines interface {
 	// Retry takes a run up again that has failed or was cancelled: what
 	// succeeded is kept. store.ErrConflict where the run is in another state.
 	Retry(ctx context.Context, namespace, name string) error
+	// Trigger makes a run of a recurring run at once, whatever its schedule.
+	// store.ErrNotFound where there is none of that name.
+	Trigger(ctx context.Context, namespace, name string) (*skiff.Run, error)
 }
 
 // Logs gives out what pods wrote.

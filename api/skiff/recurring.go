@@ -2,11 +2,9 @@ package skiff
 
 import (
 	"encoding/json"
-	"fmt"
-	"strings"
 	"time"
 
-	"github.com/robfig/cron/v3"
+	"github.com/google/uuid"
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/problem"
@@ -41,8 +39,9 @@ type RecurringRunSpec struct {
 	Disabled bool `json:"disabled,omitempty"`
 	// MaxConcurrency is the most runs of it that are active at once, 1 to 10.
 	MaxConcurrency int `json:"maxConcurrency"`
-	// NoCatchup leaves out the times that passed while no run could be made,
-	// save the newest; otherwise each gets its run.
+	// NoCatchup leaves out the times that passed while no run could be made (it was
+	// disabled, the machine was off, MaxConcurrency runs were active), save the
+	// newest; otherwise each gets its run.
 	NoCatchup bool `json:"noCatchup,omitempty"`
 }
 
@@ -50,26 +49,52 @@ type RecurringRunSpec struct {
 type RecurringRunStatus struct {
 	// UpdatedAt is when the spec last changed.
 	UpdatedAt time.Time `json:"updatedAt,omitzero"`
+	// SettledUntil moves forward with every time on the schedule that is dealt
+	// with: all up to it had their run, were refused, or were left out. A change of
+	// the schedule sets it to the moment of the change, so that the new schedule
+	// counts from there. Zero before the first.
+	SettledUntil time.Time `json:"settledUntil,omitzero"`
 	// LastScheduledAt is the time on the schedule that the newest run was made
 	// for, LastRun that run's name.
 	LastScheduledAt time.Time `json:"lastScheduledAt,omitzero"`
 	LastRun         string    `json:"lastRun,omitempty"`
-	// Runs counts the runs that were made.
+	// Runs counts the runs that were made, those that somebody asked for at once
+	// among them.
 	Runs int64 `json:"runs,omitempty"`
-	// Message says why no run could be made, where that is so.
+	// Message says why the newest run that was due could not be made; empty where
+	// it could.
 	Message string `json:"message,omitempty"`
+	// Events are the newest things of note, oldest first; see Note.
+	Events []RecurringRunEvent `json:"events,omitempty"`
 }
 
-// Schedule says when runs are made: by a cron expression or at an interval.
-type Schedule struct {
-	// Cron has six fields, seconds first, or is a descriptor such as "@every 1h".
-	// Times are UTC.
-	Cron string `json:"cron,omitempty"`
-	// IntervalSeconds is the time between two runs.
-	IntervalSeconds int64 `json:"intervalSeconds,omitempty"`
-	// StartTime and EndTime bound the times; zero for none.
-	StartTime time.Time `json:"startTime,omitzero"`
-	EndTime   time.Time `json:"endTime,omitzero"`
+// RecurringRunEvent is something that happened once or several times in a row.
+type RecurringRunEvent struct {
+	// Reason is for machines, Message for people.
+	Reason  string    `json:"reason"`
+	Message string    `json:"message"`
+	First   time.Time `json:"first"`
+	Last    time.Time `json:"last"`
+	Count   int64     `json:"count"`
+}
+
+// ReasonRefused is the reason of an event where a run that was due was refused.
+const ReasonRefused = "Refused"
+
+// maxEvents bounds what a recurring run remembers.
+const maxEvents = 10
+
+// Note writes an event; one that says what the newest says is counted with it.
+func (s *RecurringRunStatus) Note(reason, message string, at time.Time) {
+	if n := len(s.Events); n > 0 && s.Events[n-1].Reason == reason && s.Events[n-1].Message == message {
+		s.Events[n-1].Last = at
+		s.Events[n-1].Count++
+		return
+	}
+	s.Events = append(s.Events, RecurringRunEvent{Reason: reason, Message: message, First: at, Last: at, Count: 1})
+	if drop := len(s.Events) - maxEvents; drop > 0 {
+		s.Events = append([]RecurringRunEvent(nil), s.Events[drop:]...)
+	}
 }
 
 // Bounds of a recurring run, as KFP has them.
@@ -105,76 +130,50 @@ func (r *RecurringRun) Validate() problem.List {
 	return append(problems, spec.Schedule.Validate()...)
 }
 
-// Validate says everything that is wrong with a schedule.
-func (s *Schedule) Validate() problem.List {
-	var problems problem.List
-	switch {
-	case s.Cron != "" && s.IntervalSeconds != 0:
-		problems.Add("trigger", "has a cron schedule and a periodic one; want one of them")
-	case s.Cron != "":
-		if _, err := s.parse(); err != nil {
-			problems.Add("trigger.cron_schedule.cron", "%w", err).Hint = "six fields (second minute hour day month weekday), as in \"0 30 9 * * 1-5\", or @every 1h"
-		}
-	case s.IntervalSeconds < 1:
-		problems.Add("trigger.periodic_schedule.interval_second", "is %d; want at least one second", s.IntervalSeconds)
-	case s.IntervalSeconds > maxInterval:
-		problems.Add("trigger.periodic_schedule.interval_second", "is %d; want at most %d, a hundred years", s.IntervalSeconds, int64(maxInterval))
+// Next is the first time on the schedule that is not settled yet, whether it has
+// come or not; zero where there is none any more.
+func (r *RecurringRun) Next() time.Time {
+	s := &r.Spec.Schedule
+	from := r.Status.SettledUntil
+	if from.IsZero() {
+		from = s.StartTime
 	}
-	if !s.EndTime.IsZero() && !s.StartTime.IsZero() && !s.EndTime.After(s.StartTime) {
-		problems.Add("trigger.end_time", "%s is not after the start, %s", s.EndTime.Format(time.RFC3339), s.StartTime.Format(time.RFC3339))
+	if from.IsZero() {
+		from = r.CreationTimestamp
 	}
-	return problems
+	if from.Before(s.StartTime) {
+		from = s.StartTime
+	}
+	return s.Next(from)
 }
 
-// maxInterval keeps an interval within what a duration holds.
-const maxInterval = 100 * 366 * 24 * 3600
-
-func (s *Schedule) parse() (cron.Schedule, error) {
-	if strings.Contains(s.Cron, "TZ=") {
-		// The parser knows them; but times here are UTC, as on the cluster.
-		return nil, fmt.Errorf("cron expression %q: a time zone is not taken; times are UTC", s.Cron)
-	}
-	parser := cron.NewParser(cron.Second | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
-	schedule, err := parser.Parse(s.Cron)
-	if err != nil {
-		return nil, fmt.Errorf("cron expression %q: %w", s.Cron, err)
-	}
-	return schedule, nil
-}
-
-// Next is the first time on the schedule after the given one; created is when
-// the recurring run was made, from which an interval without a start counts.
-// It is zero where there is none, and where the schedule is not valid.
-func (s *Schedule) Next(after, created time.Time) time.Time {
-	origin := created
-	if !s.StartTime.IsZero() {
-		origin = s.StartTime
-	}
-	var next time.Time
-	switch {
-	case s.Cron != "":
-		schedule, err := s.parse()
-		if err != nil {
-			return time.Time{}
-		}
-		from := after.UTC()
-		if before := origin.UTC().Add(-time.Nanosecond); from.Before(before) {
-			from = before
-		}
-		next = schedule.Next(from)
-	case s.IntervalSeconds > 0:
-		step := time.Duration(s.IntervalSeconds) * time.Second
-		// Without a start, the first run is one interval after it was made.
-		next = origin
-		if s.StartTime.IsZero() {
-			next = next.Add(step)
-		}
-		if !next.After(after) {
-			next = next.Add((after.Sub(next)/step + 1) * step)
-		}
-	}
-	if next.IsZero() || (!s.EndTime.IsZero() && next.After(s.EndTime)) {
+// Due is the time on the schedule that a run is to be made for at the given
+// moment: the first that is not settled, or with NoCatchup the newest that has
+// come. It is zero where none has come. It looks neither at Disabled nor at how
+// many runs are active.
+func (r *RecurringRun) Due(now time.Time) time.Time {
+	next := r.Next()
+	if next.IsZero() || next.After(now) {
 		return time.Time{}
 	}
-	return next.UTC()
+	if r.Spec.NoCatchup {
+		return r.Spec.Schedule.newest(next, now)
+	}
+	return next
+}
+
+// Overdue is the newest time on the schedule that has come at the given moment
+// and is not settled; zero where none is. See Due.
+func (r *RecurringRun) Overdue(now time.Time) time.Time {
+	next := r.Next()
+	if next.IsZero() || next.After(now) {
+		return time.Time{}
+	}
+	return r.Spec.Schedule.newest(next, now)
+}
+
+// RunFor is the name of the run that a recurring run makes for a time on its
+// schedule: always the same one, so that it cannot be made twice.
+func (r *RecurringRun) RunFor(at time.Time) string {
+	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(APIVersion+"/recurringruns/"+r.UID+"/"+at.UTC().Format(time.RFC3339Nano))).String()
 }

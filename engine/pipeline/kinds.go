@@ -14,8 +14,7 @@ const (
 	Artifacts = "artifacts.skiff.dev"
 	Manifests = "pipelinemanifests.skiff.dev"
 
-	Experiments   = "experiments.skiff.dev"
-	RecurringRuns = "recurringruns.skiff.dev"
+	Experiments = "experiments.skiff.dev"
 	// Pipelines and Versions are the published kinds of KFP.
 	Pipelines = "pipelines.pipelines.kubeflow.org"
 	Versions  = "pipelineversions.pipelines.kubeflow.org"
@@ -73,10 +72,6 @@ func Kinds() []store.Kind {
 		}},
 		{Name: Experiments, New: func() core.Object { return new(skiff.Experiment) }, Indexes: []store.Index{
 			{Name: IndexName, Values: func(obj core.Object) []string { return []string{nameValue(obj.(*skiff.Experiment).Spec.DisplayName)} }},
-			{Name: IndexID, Values: byName},
-		}},
-		{Name: RecurringRuns, New: func() core.Object { return new(skiff.RecurringRun) }, Indexes: []store.Index{
-			{Name: IndexExperiment, Values: func(obj core.Object) []string { return []string{obj.(*skiff.RecurringRun).Spec.Experiment} }},
 			{Name: IndexID, Values: byName},
 		}},
 		{Name: Pipelines, New: func() core.Object { return new(kfp.Pipeline) }, Indexes: []store.Index{

@@ -55,7 +55,10 @@ type Submission struct {
 	// Resume names a run to go on from. What the submission leaves out then is
 	// as it was there: the package, parameters, the pipeline root and the
 	// experiment.
-	Resume          *skiff.Resume
+	Resume *skiff.Resume
+	// Name is the run's; empty makes a new one. One that is there already is
+	// store.ErrExists.
+	Name            string
 	PipelineVersion *skiff.PipelineVersionReference
 	RecurringRun    string
 	ScheduledAt     time.Time
@@ -77,14 +80,29 @@ func (c *Controller) Check(ctx context.Context, sub Submission) error {
 // the run is durable and will be executed, whatever happens to the daemon. A
 // refusal is a problem.List, and nothing was written.
 func (c *Controller) Submit(ctx context.Context, sub Submission) (*skiff.Run, error) {
-	run, manifest, err := c.admit(ctx, sub)
+	run, ops, err := c.Prepare(ctx, sub)
 	if err != nil {
 		return nil, err
+	}
+	if _, err := c.store.Commit(ctx, ops...); err != nil {
+		return nil, fmt.Errorf("keep run %s: %w", run.Name, err)
+	}
+	c.log.Info("run accepted", "run", run.Name, "pipeline", run.Spec.PipelineName)
+	return run, nil
+}
+
+// Prepare is Submit up to the transaction: it returns the run, and what must be
+// committed for it to be, for callers who record something in the same
+// transaction. It writes nothing.
+func (c *Controller) Prepare(ctx context.Context, sub Submission) (*skiff.Run, []store.Op, error) {
+	run, manifest, err := c.admit(ctx, sub)
+	if err != nil {
+		return nil, nil, err
 	}
 	ops := []store.Op{{Verb: store.Create, Kind: Runs, Object: run}}
 	experiment, err := c.experiment(ctx, run)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if experiment != nil {
 		ops = append(ops, store.Op{Verb: store.Put, Kind: Experiments, Object: experiment})
@@ -93,13 +111,9 @@ func (c *Controller) Submit(ctx context.Context, sub Submission) (*skiff.Run, er
 	if errors.Is(err, store.ErrNotFound) {
 		ops = append([]store.Op{{Verb: store.Put, Kind: Manifests, Object: manifest}}, ops...)
 	} else if err != nil {
-		return nil, fmt.Errorf("look for the pipeline's manifest: %w", err)
+		return nil, nil, fmt.Errorf("look for the pipeline's manifest: %w", err)
 	}
-	if _, err := c.store.Commit(ctx, ops...); err != nil {
-		return nil, fmt.Errorf("keep run %s: %w", run.Name, err)
-	}
-	c.log.Info("run accepted", "run", run.Name, "pipeline", run.Spec.PipelineName)
-	return run, nil
+	return run, ops, nil
 }
 
 // experiment makes sure that a run's experiment takes runs. It returns the
@@ -302,9 +316,13 @@ func (c *Controller) objects(pkg *kfp.Package, sub Submission, parameters map[st
 	if err != nil {
 		return nil, nil, err
 	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		return nil, nil, fmt.Errorf("make a run id: %w", err)
+	name := sub.Name
+	if name == "" {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return nil, nil, fmt.Errorf("make a run id: %w", err)
+		}
+		name = id.String()
 	}
 	display := sub.DisplayName
 	if display == "" {
@@ -312,7 +330,7 @@ func (c *Controller) objects(pkg *kfp.Package, sub Submission, parameters map[st
 	}
 	run := &skiff.Run{
 		TypeMeta:   core.TypeMeta{APIVersion: skiff.APIVersion, Kind: skiff.RunKind},
-		ObjectMeta: core.ObjectMeta{Name: id.String(), Namespace: sub.Namespace, Labels: sub.Labels},
+		ObjectMeta: core.ObjectMeta{Name: name, Namespace: sub.Namespace, Labels: sub.Labels},
 		Spec: skiff.RunSpec{
 			DisplayName: display, PipelineName: pkg.Spec.PipelineInfo.Name, Manifest: manifest.Name, Parameters: parameters,
 			PipelineRoot: sub.PipelineRoot, DisableCache: sub.DisableCache, Verbatim: sub.Verbatim, Priority: sub.Priority,

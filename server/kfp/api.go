@@ -29,6 +29,8 @@ type Engine interface {
 	Inspect(ctx context.Context, namespace, filename string, data []byte) (*skiff.PipelineManifest, error)
 	// Retry takes a run up again that has failed or was cancelled.
 	Retry(ctx context.Context, namespace, name string) error
+	// Trigger makes a run of a recurring run at once, whatever its schedule.
+	Trigger(ctx context.Context, namespace, name string) (*skiff.Run, error)
 }
 
 // Submission is a run to be made; see skiff.RunSpec.
@@ -37,8 +39,10 @@ type Submission struct {
 	Filename                                        string
 	Package                                         []byte
 	Parameters                                      map[string]json.RawMessage
-	PipelineRoot, ServiceAccount                    string
-	PipelineVersion                                 *skiff.PipelineVersionReference
+	// Arguments are texts, to be read by the types of the pipeline's inputs.
+	Arguments                    map[string]string
+	PipelineRoot, ServiceAccount string
+	PipelineVersion              *skiff.PipelineVersionReference
 }
 
 // Config is what an API needs. Store and Engine are required; without the rest

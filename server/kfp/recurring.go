@@ -115,10 +115,6 @@ func (a *API) listRecurringRuns(r *http.Request) (any, error) {
 	return answer, nil
 }
 
-// notTriggered is what every recurring run says of itself, as its error, as long
-// as nothing makes runs from schedules: whoever made it must not wait in vain.
-const notTriggered = "the schedule is kept, but this release of skiff makes no runs from it yet; start them by other means, such as cron with skiff run"
-
 // scheduleOf reads a trigger.
 func scheduleOf(t *trigger) (skiff.Schedule, error) {
 	switch {
@@ -159,7 +155,6 @@ func (a *API) createRecurringRun(r *http.Request) (any, error) {
 	made := &skiff.RecurringRun{
 		TypeMeta:   core.TypeMeta{APIVersion: skiff.APIVersion, Kind: skiff.RecurringRunKind},
 		ObjectMeta: core.ObjectMeta{Name: uuid.NewString()},
-		Status:     skiff.RecurringRunStatus{Message: notTriggered},
 	}
 	ops, err := a.applyRecurring(ctx, made, &message)
 	if err != nil {
@@ -214,6 +209,10 @@ func (a *API) applyRecurring(ctx context.Context, to *skiff.RecurringRun, m *rec
 		return nil, problems
 	}
 	// What would be refused at each of its runs is refused now.
+	now := time.Now()
+	if s.Parameters, s.Arguments, err = (skiff.Macros{Run: to.Name, Index: 1, Scheduled: now, Now: now}).Expand(s.Parameters); err != nil {
+		return nil, badRequest("runtime_config.parameters: %v", err)
+	}
 	return ops, a.cfg.Engine.Check(ctx, *s)
 }
 
@@ -275,7 +274,13 @@ func (a *API) updateRecurringRun(r *http.Request) (any, error) {
 		return nil, err
 	}
 	found, err = change(ctx, a, recurringRunsKind, "recurring run", found, func(r *skiff.RecurringRun) error {
-		r.Spec, r.Status.UpdatedAt, r.Status.Message = after.Spec, time.Now().UTC(), notTriggered
+		now := time.Now().UTC()
+		if !r.Spec.Schedule.Equal(&after.Spec.Schedule) {
+			// The new one counts from now on: what it would have asked for before
+			// this was missed by nobody.
+			r.Status.SettledUntil = now
+		}
+		r.Spec, r.Status.UpdatedAt, r.Status.Message = after.Spec, now, ""
 		return nil
 	})
 	if err != nil {
@@ -296,14 +301,24 @@ func (a *API) deleteRecurringRun(r *http.Request) (any, error) {
 	return empty(), named(err, "recurring run", found.Name)
 }
 
+// actionTrigger makes a run at once; the published API has no such method.
+const actionTrigger = "trigger"
+
 func (a *API) recurringRunAction(r *http.Request) (any, error) {
 	id, verb := action(r)
-	if verb != "enable" && verb != "disable" {
+	if verb != "enable" && verb != "disable" && verb != actionTrigger {
 		return nil, noAction("recurring runs", verb)
 	}
 	found, err := a.findRecurring(r, id)
 	if err != nil {
 		return nil, err
+	}
+	if verb == actionTrigger {
+		made, err := a.cfg.Engine.Trigger(r.Context(), found.Namespace, found.Name)
+		if err != nil {
+			return nil, named(err, "recurring run", found.Name)
+		}
+		return a.runMessage(r.Context(), made, specCache{})
 	}
 	if verb == "enable" {
 		e, err := store.GetAs[*skiff.Experiment](r.Context(), a.cfg.Store,

@@ -7,6 +7,7 @@ import (
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/server/view"
 )
 
 // kfpResources are the kinds that the API of Kubeflow Pipelines writes: here
@@ -43,6 +44,14 @@ func recurringRuns() Resource {
 		Group: skiffGroup, Version: skiffVersion, Plural: "recurringruns", Singular: "recurringrun", Kind: skiff.RecurringRunKind,
 		StoreKind: "recurringruns.skiff.dev", New: func() core.Object { return &skiff.RecurringRun{} },
 		Fields: map[string]Field{
+			// "enabled" has times to come, "ended" has none or is disabled; so that
+			// the former are found however many of the latter there are.
+			"status.schedule": {Index: "enabled", Value: func(o core.Object) string {
+				if r := o.(*skiff.RecurringRun); r.Spec.Disabled || r.Next().IsZero() {
+					return "ended"
+				}
+				return "enabled"
+			}},
 			"spec.experiment": {Index: "experiment", Value: func(o core.Object) string { return o.(*skiff.RecurringRun).Spec.Experiment }},
 		},
 		Columns: []Column{
@@ -51,6 +60,7 @@ func recurringRuns() Resource {
 			{Name: "Schedule", Type: "string", Value: of(func(r *skiff.RecurringRun) any { return schedule(&r.Spec.Schedule) })},
 			{Name: "Enabled", Type: "string", Value: of(func(r *skiff.RecurringRun) any { return strconv.FormatBool(!r.Spec.Disabled) })},
 			{Name: "Runs", Type: "integer", Value: of(func(r *skiff.RecurringRun) any { return r.Status.Runs })},
+			{Name: "Next", Type: "string", Value: func(o core.Object, now time.Time) any { return next(o.(*skiff.RecurringRun), now) }},
 			{Name: "Last", Type: "string", Value: func(o core.Object, now time.Time) any {
 				return elapsed(o.(*skiff.RecurringRun).Status.LastScheduledAt, time.Time{}, now)
 			}},
@@ -58,6 +68,18 @@ func recurringRuns() Resource {
 			{Name: "Message", Type: "string", Wide: true, Value: of(func(r *skiff.RecurringRun) any { return r.Status.Message })},
 		},
 	}
+}
+
+// next is how long it is until a recurring run's next run is due.
+func next(r *skiff.RecurringRun, now time.Time) string {
+	at := r.Next()
+	switch {
+	case r.Spec.Disabled || at.IsZero():
+		return ""
+	case at.After(now):
+		return view.Duration(at.Sub(now))
+	}
+	return "due"
 }
 
 func schedule(s *skiff.Schedule) string {

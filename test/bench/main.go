@@ -39,6 +39,7 @@ func areas() []area {
 		{"docker", dockerAbout, runDocker},
 		{"peers", peersAbout, runPeers},
 		{"daemon", daemonAbout, runDaemon},
+		{"schedules", schedulesAbout, runSchedules},
 	}
 }
 

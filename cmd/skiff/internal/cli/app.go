@@ -119,6 +119,7 @@ func (a *app) root() *cobra.Command {
 		a.storeCheckCommand(), a.pipelineCommand(), a.retryCommand(), a.releaseCommand(),
 		a.archiveCommand("archive", "is archived", "Put runs or experiments away"),
 		a.archiveCommand("unarchive", "is available", "Take runs or experiments out of the archive"), a.deleteObjectsCommand(),
+		a.scheduleCommand(), a.recurringActionCommand(enable), a.recurringActionCommand(disable), a.triggerCommand(),
 	)
 	wrapArgErrors(root)
 	return root

@@ -212,7 +212,8 @@ func (s *session) recover(ctx context.Context) error {
 }
 
 // close ends a daemon that this command started for itself. Where other runs
-// are active on it, one in the background takes them over.
+// are active on it, or are to come by a schedule, one in the background takes
+// them over.
 func (s *session) close() {
 	if s.embedded == nil {
 		return
@@ -228,15 +229,18 @@ func (s *session) close() {
 		return
 	}
 	if err := daemon.Background(s.cfg); err != nil {
-		s.app.notef("skiff: other runs are active and wait for the next daemon; start one with \"skiff up\": %v", err)
+		s.app.notef("skiff: other runs are active or to come and wait for the next daemon; start one with \"skiff up\": %v", err)
 	}
 }
 
 func (s *session) othersActive() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	list, err := s.client.List(ctx, mustKind("runs"), client.ListOptions{
-		Fields: "status.progress=active", Limit: 1,
-	})
-	return err == nil && len(list.Items) > 0
+	for plural, field := range map[string]string{"runs": "status.progress=active", "recurringruns": "status.schedule=enabled"} {
+		list, err := s.client.List(ctx, mustKind(plural), client.ListOptions{Fields: field, Limit: 1})
+		if err == nil && len(list.Items) > 0 {
+			return true
+		}
+	}
+	return false
 }

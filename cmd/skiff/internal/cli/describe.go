@@ -14,13 +14,14 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/cmd/skiff/internal/client"
 	"github.com/skiff-ml/skiff/server/view"
 )
 
 func (a *app) describeCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:               "describe RUN | RUN/TASK | pod/NAME | artifact/NAME | secret/NAME | configmap/NAME",
+		Use:               "describe RUN | RUN/TASK | pod/NAME | artifact/NAME | secret/NAME | configmap/NAME | recurringrun/NAME",
 		Short:             "Show everything known of one object",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeLogs,
@@ -44,6 +45,8 @@ func (a *app) describeCommand() *cobra.Command {
 			return a.describeRun(document)
 		case *view.Task:
 			return a.describeTask(document, args[0])
+		case *skiff.RecurringRun:
+			return a.describeRecurring(cmd.Context(), c, document)
 		default:
 			// The API's own words are the description.
 			body, err := yaml.Marshal(document)
@@ -70,6 +73,9 @@ func (a *app) described(ctx context.Context, c *client.Client, ref string) (any,
 		secret := &core.Secret{}
 		err := a.getInto(ctx, c, "secrets", rest, secret)
 		return secret.Redacted(), err
+	}
+	if nested && (owner == "recurringrun" || owner == "recurringruns") {
+		return recurringRun(ctx, c, a.namespace, rest)
 	}
 	if nested && (owner == "run" || owner == "runs") {
 		owner, rest, nested = strings.Cut(rest, "/")

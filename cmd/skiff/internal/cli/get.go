@@ -99,7 +99,7 @@ func (a *app) getKindCommand(plural, short string) *cobra.Command {
 
 // kindAliases are the short names that users of kubectl type.
 func kindAliases() map[string][]string {
-	return map[string][]string{"pods": {"po"}, "persistentvolumeclaims": {"pvc"}, "configmaps": {"cm"}}
+	return map[string][]string{"pods": {"po"}, "persistentvolumeclaims": {"pvc"}, "configmaps": {"cm"}, "recurringruns": {"schedules", "schedule"}}
 }
 
 func (a *app) getOne(ctx context.Context, c *client.Client, plural, name string, opts *getOptions) error {
@@ -123,6 +123,13 @@ func (a *app) getOne(ctx context.Context, c *client.Client, plural, name string,
 			return err
 		}
 		name = found.ID
+	}
+	if plural == "recurringruns" {
+		found, err := recurringRun(ctx, c, a.namespace, name)
+		if err != nil {
+			return err
+		}
+		name = found.Name
 	}
 	kind := mustKind(plural)
 	if opts.out.people() {

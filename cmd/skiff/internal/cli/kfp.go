@@ -127,6 +127,12 @@ func (a *app) deleteObjectsCommand() *cobra.Command {
 				return c.Remove(ctx, query, "pipelines", p.UID)
 			case "pipelineversions":
 				return a.removeVersion(ctx, c, name)
+			case "recurringruns":
+				found, err := recurringRun(ctx, c, a.namespace, name)
+				if err != nil {
+					return err
+				}
+				return c.Remove(ctx, nil, plural, found.Name)
 			default:
 				return c.Remove(ctx, nil, plural, name)
 			}
@@ -227,6 +233,9 @@ func (a *app) experimentID(ctx context.Context, c *client.Client, name string) (
 		if e.Name == name || e.Spec.DisplayName == name {
 			return e.Name, nil
 		}
+	}
+	if name == skiff.DefaultExperimentName {
+		return c.DefaultExperiment(ctx, a.namespace)
 	}
 	return c.MakeExperiment(ctx, a.namespace, name)
 }

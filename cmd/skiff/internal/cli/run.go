@@ -232,20 +232,29 @@ func (a *app) submission(ctx context.Context, file string, opts *runOptions) (se
 			return s, err
 		}
 	}
-	s.Arguments = make(map[string]string, len(opts.params))
-	for _, p := range opts.params {
-		name, value, ok := strings.Cut(p, "=")
-		if !ok || name == "" {
-			return s, fmt.Errorf("-p %s: want NAME=VALUE", p)
-		}
-		if _, twice := s.Arguments[name]; twice {
-			return s, fmt.Errorf("-p %s: %s is given twice", p, name)
-		}
-		s.Arguments[name] = value
-		// The command line decides over the file.
-		delete(s.Parameters, name)
+	if s.Arguments, err = arguments(opts.params); err != nil {
+		return s, err
+	}
+	for name := range s.Arguments {
+		delete(s.Parameters, name) // the command line decides over the file
 	}
 	return s, nil
+}
+
+// arguments are the texts given with -p, by name.
+func arguments(params []string) (map[string]string, error) {
+	all := make(map[string]string, len(params))
+	for _, p := range params {
+		name, value, ok := strings.Cut(p, "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("-p %s: want NAME=VALUE", p)
+		}
+		if _, twice := all[name]; twice {
+			return nil, fmt.Errorf("-p %s: %s is given twice", p, name)
+		}
+		all[name] = value
+	}
+	return all, nil
 }
 
 func (a *app) readPackage(ctx context.Context, file, python string) ([]byte, error) {

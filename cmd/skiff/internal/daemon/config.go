@@ -94,7 +94,8 @@ type Config struct {
 	// Reading answers from what is kept and runs nothing: what is active stays
 	// as it is, for a daemon that runs to take over.
 	Reading bool
-	// UntilIdle ends the daemon once no run is active.
+	// UntilIdle ends the daemon once no run is active and none is to come by a
+	// schedule.
 	UntilIdle bool
 	// Executable is this program's file, which is started for checks and in
 	// the background; empty does without.

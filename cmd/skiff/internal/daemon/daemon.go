@@ -35,7 +35,7 @@ type daemon struct {
 }
 
 // errIdle ends a daemon that was to run only while there is work.
-var errIdle = errors.New("no run is active")
+var errIdle = errors.New("no run is active and none is to come")
 
 // Run is a daemon's life. It returns nil after ctx has ended and everything that
 // must be kept is kept; what runs goes on, for the next daemon to take over.

@@ -14,6 +14,7 @@ import (
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/engine/pipeline"
 	"github.com/skiff-ml/skiff/engine/pod"
+	"github.com/skiff-ml/skiff/engine/recurring"
 	"github.com/skiff-ml/skiff/runtime"
 	"github.com/skiff-ml/skiff/runtime/device"
 	"github.com/skiff-ml/skiff/runtime/plugin"
@@ -33,6 +34,7 @@ type engines struct {
 	fake         bool
 	pods         *pod.Controller
 	pipelines    *pipeline.Controller
+	recurring    *recurring.Controller
 	repository   *artifact.Repository
 }
 
@@ -70,6 +72,7 @@ func (d *daemon) runEngines(ctx context.Context) error {
 		running, ctx := errgroup.WithContext(ctx)
 		running.Go(func() error { return quietly(ctx, e.pods.Run(ctx)) })
 		running.Go(func() error { return quietly(ctx, e.pipelines.Run(ctx)) })
+		running.Go(func() error { return quietly(ctx, e.recurring.Run(ctx)) })
 		running.Go(func() error { return quietly(ctx, d.followDevices(ctx, e, found.source)) })
 		return running.Wait()
 	})
@@ -180,7 +183,7 @@ func (d *daemon) followDevices(ctx context.Context, e *engines, source device.So
 	})
 }
 
-// controllers makes the pod and the pipeline controller.
+// controllers makes the controllers of all engines.
 func (d *daemon) controllers(e *engines, machine runtime.Inventory) error {
 	var err error
 	e.repository, err = d.openRepository()
@@ -211,6 +214,10 @@ func (d *daemon) controllers(e *engines, machine runtime.Inventory) error {
 		Warm: d.warmSteps() > 0, CacheExpiry: expiry,
 		Fit: func(p *core.Pod) error { return e.pods.Check(&p.Spec) },
 	})
+	if err != nil {
+		return err
+	}
+	e.recurring, err = recurring.New(recurring.Config{Store: d.store, Pipelines: scheduled{e.pipelines}, Logger: d.log})
 	return err
 }
 

@@ -8,9 +8,11 @@ import (
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/engine/pipeline"
 	"github.com/skiff-ml/skiff/engine/pod"
+	"github.com/skiff-ml/skiff/engine/recurring"
 	"github.com/skiff-ml/skiff/runtime"
 	"github.com/skiff-ml/skiff/server"
 	"github.com/skiff-ml/skiff/server/view"
+	"github.com/skiff-ml/skiff/store"
 )
 
 // The daemon is what the server asks for of the rooms below.
@@ -56,6 +58,30 @@ func (d *daemon) Retry(ctx context.Context, namespace, name string) error {
 		return err
 	}
 	return e.pipelines.Retry(ctx, namespace, name)
+}
+
+// Trigger implements server.Pipelines.
+func (d *daemon) Trigger(ctx context.Context, namespace, name string) (*skiff.Run, error) {
+	e, err := d.await(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return e.recurring.Trigger(ctx, namespace, name)
+}
+
+// scheduled hands what engine/recurring wants made to engine/pipeline.
+type scheduled struct{ pipelines *pipeline.Controller }
+
+var _ recurring.Pipelines = scheduled{}
+
+// Prepare implements recurring.Pipelines.
+func (s scheduled) Prepare(ctx context.Context, sub recurring.Submission) (*skiff.Run, []store.Op, error) {
+	return s.pipelines.Prepare(ctx, pipeline.Submission{
+		Namespace: sub.Namespace, Name: sub.Name, DisplayName: sub.DisplayName, Experiment: sub.Experiment,
+		Filename: sub.Filename, Package: sub.Package, Parameters: sub.Parameters, Arguments: sub.Arguments,
+		PipelineRoot: sub.PipelineRoot, ServiceAccount: sub.ServiceAccount, PipelineVersion: sub.PipelineVersion,
+		RecurringRun: sub.RecurringRun, ScheduledAt: sub.ScheduledAt,
+	})
 }
 
 // PodLogs implements server.Logs.

@@ -6,9 +6,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/skiff-ml/skiff/engine/pipeline"
 	"github.com/skiff-ml/skiff/engine/pod"
+	"github.com/skiff-ml/skiff/engine/recurring"
 	"github.com/skiff-ml/skiff/store"
 )
 
@@ -30,7 +32,9 @@ func openStore(ctx context.Context, cfg Config) (*store.Store, error) {
 }
 
 // kinds are all that the store keeps.
-func kinds() []store.Kind { return append(pipeline.Kinds(), pod.Kinds()...) }
+func kinds() []store.Kind {
+	return slices.Concat(pipeline.Kinds(), pod.Kinds(), recurring.Kinds())
+}
 
 // Restore puts a backup in the place of the state; what was there is kept as
 // the path that is returned, empty where there was nothing. withoutSecrets

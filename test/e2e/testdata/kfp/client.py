@@ -1,5 +1,6 @@
 """Every public method of kfp.Client against a running daemon."""
 
+import json
 import os
 import time
 import warnings
@@ -147,6 +148,28 @@ c.enable_job(cron.recurring_run_id)
 c.disable_job(cron.recurring_run_id)
 refused(400, c.create_recurring_run, exp.experiment_id, "bad", cron_expression="nonsense", pipeline_package_path=file)
 refused(400, c.create_recurring_run, exp.experiment_id, "bad", interval_second=60, max_concurrency=11, pipeline_package_path=file)
+
+# One that is due by the second makes its runs, in its experiment and with its parameters.
+often = c.create_recurring_run(exp.experiment_id, "often", interval_second=1, pipeline_id=pipe.pipeline_id, version_id=second.pipeline_version_id, params={"word": "no [[Index]]"}, no_catchup=True)
+of_often = json.dumps({"predicates": [{"operation": 1, "key": "recurring_run_id", "stringValue": often.recurring_run_id}]})
+deadline = time.time() + 60
+while not c.list_runs(experiment_id=exp.experiment_id, filter=of_often).runs:
+    assert time.time() < deadline, "a recurring run makes no run"
+    time.sleep(0.1)
+c.disable_recurring_run(often.recurring_run_id)
+first = c.list_runs(experiment_id=exp.experiment_id, filter=of_often, sort_by="created_at").runs[0]
+made = c.wait_for_run_completion(first.run_id, timeout=120, sleep_duration=0.2)
+assert made.state == "SUCCEEDED" and made.recurring_run_id == often.recurring_run_id, made
+assert made.display_name == "often-1" and made.runtime_config.parameters == {"word": "no 1"}, made
+assert made.pipeline_version_reference.pipeline_version_id == second.pipeline_version_id, made
+assert made.scheduled_at.microsecond == 0 and made.scheduled_at > c.get_recurring_run(often.recurring_run_id).created_at, made
+assert c.get_recurring_run(often.recurring_run_id).error is None
+settled = len(c.list_runs(experiment_id=exp.experiment_id, filter=of_often, page_size=100).runs)
+time.sleep(1.5)
+assert len(c.list_runs(experiment_id=exp.experiment_id, filter=of_often, page_size=100).runs) == settled, "one that is disabled makes none"
+c.delete_recurring_run(often.recurring_run_id)
+refused(404, c.get_recurring_run, often.recurring_run_id)
+assert c.get_run(first.run_id).state == "SUCCEEDED", "its runs stay"
 
 # What is archived takes its runs and schedules along.
 c.archive_experiment(exp.experiment_id)
