@@ -27,6 +27,7 @@ type Backend struct {
 	ctx    context.Context    //nolint:containedctx // The life of the followers, which outlive each call.
 
 	probe  func() isolation // once
+	masked func() []string  // host folders that no container sees; once
 	builds singleflight.Group
 
 	keepers pool
@@ -53,6 +54,7 @@ func New(cfg Config) (*Backend, error) {
 		containers: map[string]*container{}, pythons: map[string]interpreter{},
 	}
 	b.probe = sync.OnceValue(b.findIsolation)
+	b.masked = sync.OnceValue(b.findMasked)
 	if err := b.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("process runtime: %w", err), b.Close())
 	}

@@ -45,6 +45,7 @@ type container struct {
 	pid   int // the launcher's, 0 where unknown
 	// groups are its control group folders, its keeper's where it has one.
 	groups []string
+	shape  *launch.View    // what Create found, until Start; nil after a restart
 	keeper *keeper         // nil for a launcher of its own, and after a restart
 	begun  chan struct{}   // closed when started is set
 	begins *launch.Started // of a keeper's container

@@ -85,9 +85,11 @@ func (c *container) keepable(iso isolation) bool {
 
 // startKept gives the container to a keeper; false where none can be had.
 func (c *container) startKept(iso isolation) (bool, error) {
-	view, err := c.view(iso)
-	if err != nil {
-		return false, err
+	view, err := c.shape, error(nil)
+	if c.shape = nil; view == nil {
+		if view, err = c.view(iso); err != nil {
+			return false, err
+		}
 	}
 	control := c.control
 	if !strings.HasPrefix(control, c.b.cfg.StateDir+"/") {

@@ -58,6 +58,7 @@ func (c *container) make(iso isolation) error {
 	if err != nil {
 		return err
 	}
+	c.shape = view
 	if err := host.MakeFolder(c.spec.PodDir, c.spec.Container); err != nil {
 		return err
 	}

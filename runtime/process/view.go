@@ -138,9 +138,9 @@ func shmBytes(r runtime.Resources) int64 {
 	return min(max(r.MemoryBytes/2, minShm), maxShm)
 }
 
-// masked are the host folders that no container sees: the daemon's state, and
-// homes with their keys. An outer one comes before what lies in it.
-func (b *Backend) masked() []string {
+// findMasked lists the host folders that no container sees: the daemon's state,
+// and homes with their keys. An outer one comes before what lies in it.
+func (b *Backend) findMasked() []string {
 	dirs := append([]string{"/root", "/home", b.cfg.StateDir}, b.cfg.Masked...)
 	if home, err := os.UserHomeDir(); err == nil && filepath.IsAbs(home) && home != "/" {
 		dirs = append(dirs, home)
