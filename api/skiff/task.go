@@ -137,6 +137,10 @@ type ArtifactSpec struct {
 	Output string `json:"output,omitempty"`
 	// Imported is true where skiff did not make the contents.
 	Imported bool `json:"imported,omitempty"`
+	// Workspace is true where each run that imports the artifact has a copy of it
+	// in its workspace (KFP's downloadToWorkspace). Its steps read, and may
+	// change, that copy; the contents at the URI stay as they are.
+	Workspace bool `json:"workspace,omitempty"`
 }
 
 // ArtifactStatus is what was measured of the contents.

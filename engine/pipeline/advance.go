@@ -181,6 +181,9 @@ func (x *execution) settle(n *node, state skiff.State, reason, message string) {
 		x.dropWarm(n)
 	}
 	x.disarm(n)
+	if n.abandon != nil {
+		n.abandon()
+	}
 	n.inner = nil
 	x.propagate(n)
 }

@@ -58,6 +58,12 @@ type execution struct {
 	newArtifacts []*skiff.Artifact
 	runDirty     bool
 
+	// downloads are the copies into the run's workspace that are under way, by
+	// their place there, with what waits for each; downloaded says of which places
+	// this run has made one.
+	downloads  map[string][]func()
+	downloaded map[string]bool
+
 	timers map[*node]*time.Timer
 	// busy counts work outside of this goroutine whose event is still to come.
 	busy int

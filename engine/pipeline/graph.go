@@ -66,6 +66,9 @@ type node struct {
 	pod *core.Pod
 	// warm is the gated pod of a step that waits, nil where it has none.
 	warm *core.Pod
+	// abandon ends what is done outside for a node that is settled before it is
+	// done; nil where nothing is.
+	abandon func()
 }
 
 // values are parameters by name: nil, bool, float64, string, []any or

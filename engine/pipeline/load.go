@@ -37,8 +37,14 @@ func (x *execution) load(ctx context.Context) error {
 	for _, task := range x.stored {
 		for _, names := range task.Status.OutputArtifacts {
 			for _, name := range names {
-				if _, err := x.artifact(ctx, name); err != nil {
+				a, err := x.artifact(ctx, name)
+				if err != nil {
 					return err
+				}
+				if a.Spec.Workspace && task.Spec.Type == skiff.TaskImporter {
+					if key, err := workspaceKey(a.Spec.URI); err == nil {
+						x.downloaded[key] = true
+					}
 				}
 			}
 		}

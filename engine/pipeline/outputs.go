@@ -233,6 +233,7 @@ func (x *execution) newArtifact(n *node, output string, index int, def *kfp.Outp
 	metadata := map[string]json.RawMessage{}
 	maps.Copy(metadata, metadataOf(def.Metadata))
 	maps.Copy(metadata, metadataOf(r.Metadata))
+	delete(metadata, workspaceMark) // handed on with an input's; what a step makes is no import
 	if r.URI != "" {
 		uri = r.URI
 	}

@@ -210,7 +210,7 @@ func (d *daemon) controllers(e *engines, machine runtime.Inventory) error {
 		}
 	}
 	e.pipelines, err = pipeline.New(pipeline.Config{
-		Store: d.store, Artifacts: e.repository, Images: e.backend, Logger: d.log, Fake: e.fake,
+		Store: d.store, Artifacts: e.repository, Images: e.backend, Volumes: e.backend, Logger: d.log, Fake: e.fake,
 		Warm: d.warmSteps() > 0, CacheExpiry: expiry,
 		Fit: func(p *core.Pod) error { return e.pods.Check(&p.Spec) },
 	})
