@@ -168,7 +168,15 @@ func kinds() []store.Kind {
 				return o.Metadata().Namespace + "/" + o.Metadata().Labels[core.LabelRun]
 			})}},
 		{Name: "secrets", New: func() core.Object { return &core.Secret{} }, Sealed: true},
-		{Name: "persistentvolumeclaims", New: func() core.Object { return &core.PersistentVolumeClaim{} }},
+		{Name: "persistentvolumeclaims", New: func() core.Object { return &core.PersistentVolumeClaim{} }, Indexes: []store.Index{
+			{Name: "owner", Values: func(o core.Object) []string {
+				var owners []string
+				for _, owner := range o.Metadata().OwnerReferences {
+					owners = append(owners, owner.Kind+"/"+owner.Name)
+				}
+				return owners
+			}},
+		}},
 		{Name: "configmaps", New: func() core.Object { return &core.ConfigMap{} }},
 	}
 }

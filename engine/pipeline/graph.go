@@ -66,8 +66,9 @@ type node struct {
 	pod *core.Pod
 	// warm is the gated pod of a step that waits, nil where it has none.
 	warm *core.Pod
-	// abandon ends what is done outside for a node that is settled before it is
-	// done; nil where nothing is.
+	// abandon ends a download that is under way, which then settles the node: a
+	// run has not ended while something still writes to its workspace. It is nil
+	// where there is none.
 	abandon func()
 }
 

@@ -22,6 +22,9 @@ func (x *execution) load(ctx context.Context) error {
 	if x.origin, err = x.c.origin(ctx, x.run); err != nil {
 		return err
 	}
+	if err := x.ensureWorkspace(ctx); err != nil {
+		return err
+	}
 	x.stored = map[string]*skiff.Task{}
 	err = x.c.each(ctx, store.ListOptions{Kind: Tasks, Namespace: x.run.Namespace, Index: IndexRun, Prefix: x.run.Name, Exact: true}, func(task *skiff.Task) {
 		x.stored[task.Name] = task

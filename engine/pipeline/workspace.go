@@ -9,6 +9,7 @@ import (
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/store"
 	"github.com/skiff-ml/skiff/store/artifact"
 )
 
@@ -31,9 +32,41 @@ func workspaceClaim(run string) string { return run + "-workspace" }
 
 // workspaceVolume is a run's workspace as its pods mount it.
 func workspaceVolume(run string) core.Volume {
-	return core.Volume{Name: "kfp-workspace", PersistentVolumeClaim: &core.PersistentVolumeClaimVolume{
-		ClaimName: workspaceClaim(run), Skiff: &core.ClaimVolumeExtension{Implicit: true},
-	}}
+	return core.Volume{Name: "kfp-workspace", PersistentVolumeClaim: &core.PersistentVolumeClaimVolume{ClaimName: workspaceClaim(run)}}
+}
+
+// ensureWorkspace sees to it that the run has the claim of its workspace, from
+// the first transaction of its execution on. The claim belongs to the run: it is
+// deleted with it, and nobody else may, and its finalizer keeps it until the
+// folder behind it is gone, however often the daemon is killed in between.
+func (x *execution) ensureWorkspace(ctx context.Context) error {
+	config := x.plat.Workspace()
+	if config == nil {
+		return nil
+	}
+	name := workspaceClaim(x.run.Name)
+	_, err := x.c.store.Get(ctx, store.Key{Kind: claimsKind, Namespace: x.run.Namespace, Name: name})
+	if !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	size, err := quantity(config.Size)
+	if err != nil {
+		return fmt.Errorf("the workspace's size: %w", err)
+	}
+	claim := &core.PersistentVolumeClaim{
+		TypeMeta: core.TypeMeta{APIVersion: "v1", Kind: core.PersistentVolumeClaimKind},
+		ObjectMeta: core.ObjectMeta{
+			Name: name, Namespace: x.run.Namespace, Labels: map[string]string{core.LabelRun: x.run.Name},
+			OwnerReferences: []core.OwnerReference{x.ownedByRun()},
+		},
+		Spec: core.PersistentVolumeClaimSpec{
+			AccessModes: []string{"ReadWriteOnce"},
+			Resources:   core.ResourceRequirements{Requests: map[string]core.Quantity{core.ResourceStorage: size}},
+		},
+	}
+	claim.Default()
+	x.newClaim = claim
+	return nil
 }
 
 // workspaceKey is the place in a workspace of what is at a URI: where the SDK
@@ -120,6 +153,8 @@ func (c *Controller) copyToWorkspace(ctx context.Context, namespace, run, uri st
 func (x *execution) downloadEnded(n *node, a *skiff.Artifact, info artifact.Info, err error) {
 	switch {
 	case n.final():
+	case err != nil && x.cancelling() && !n.exempt:
+		x.settle(n, skiff.StateCanceled, reasonCancelled, "the run was cancelled")
 	case errors.Is(err, artifact.ErrNotFound), errors.Is(err, artifact.ErrInvalid):
 		x.fail(n, reasonInputs, fmt.Errorf("importer: downloadToWorkspace: %w; what is not kept here can be imported without it", err))
 	case err != nil:

@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,8 +11,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/store"
 	"github.com/skiff-ml/skiff/store/artifact"
 )
 
@@ -246,15 +250,12 @@ func TestDownloadInterrupted(t *testing.T) {
 		name := r.submit("downloads", with("uri", dataset))
 		<-source.began
 		r.cancel(name)
-		r.await("the importer to be cancelled", func() bool { return r.tasks(name)["first"].Status.State == skiff.StateCanceled })
+		r.await("the cancel", func() bool { return r.run(name).Status.State == skiff.StateCanceling })
 		close(gate)
-		run := r.ended(name)
-		if run.Status.State != skiff.StateCanceled {
+		if run := r.ended(name); run.Status.State != skiff.StateCanceled || r.tasks(name)["first"].Status.State != skiff.StateCanceled {
 			t.Errorf("run ended as %s", run.Status.State)
 		}
-		r.down() // nothing of it is under way any more
-		r.whole(name)
-		r.up()
+		r.whole(name) // and nothing is under way any more
 	})
 }
 
@@ -318,5 +319,65 @@ func TestMarkIsNotHandedOn(t *testing.T) {
 	a := x.newArtifact(n, "out", 0, &kfp.OutputArtifactSpec{}, kfp.RuntimeArtifact{Metadata: map[string]any{workspaceMark: true, "b": 1.0}}, "minio://b/c")
 	if got := asJSON(t, a.Spec.Metadata); strings.Contains(got, workspaceMark) || !strings.Contains(got, `"b"`) {
 		t.Errorf("metadata: %s", got)
+	}
+}
+
+// claimOf reads the claim of a run's workspace; nil where there is none.
+func (r *rig) claimOf(run string) *core.PersistentVolumeClaim {
+	r.t.Helper()
+	claim, err := store.GetAs[*core.PersistentVolumeClaim](context.Background(), r.store, store.Key{Kind: claimsKind, Namespace: space, Name: workspaceClaim(run)})
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		r.t.Fatalf("get claim: %v", err)
+	}
+	return claim
+}
+
+// TestWorkspaceGoesWithItsRun: the claim belongs to the run, and once it is to go
+// the folder goes, whenever the daemon is killed.
+func TestWorkspaceGoesWithItsRun(t *testing.T) {
+	for _, when := range []string{"undisturbed", "killed at once"} {
+		t.Run(when, func(t *testing.T) {
+			r := newRig(t, nil)
+			kept, run := r.finish("workspace", nil), r.finish("workspace", nil)
+			claim := r.claimOf(run.Name)
+			if claim == nil || len(claim.OwnerReferences) != 1 || claim.OwnerReferences[0].UID != run.UID || claim.VolumeID() != workspaceClaim(run.Name) {
+				t.Fatalf("claim: %+v", claim)
+			}
+			if size := claim.Spec.Resources.Requests[core.ResourceStorage]; size.String() != "1Gi" {
+				t.Errorf("size %s", size.String())
+			}
+			folder := filepath.Join(filepath.Dir(r.workspace(kept.Name)), workspaceClaim(run.Name))
+			if _, err := os.Stat(filepath.Join(folder, "note")); err != nil {
+				t.Fatal(err)
+			}
+			if when == "killed at once" {
+				r.down()
+			}
+			// As the server does it: what depends on the run first.
+			for _, p := range r.podsOf(run.Name) {
+				r.remove(podsKind, p.Name)
+			}
+			r.remove(claimsKind, claim.Name)
+			r.remove(Runs, run.Name)
+			if when == "killed at once" {
+				r.up()
+			}
+			r.await("the claim to go", func() bool { return r.claimOf(run.Name) == nil })
+			if _, err := os.Stat(folder); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the folder is left: %v", err)
+			}
+			if _, err := os.Stat(filepath.Join(r.workspace(kept.Name), "note")); err != nil || r.claimOf(kept.Name) == nil {
+				t.Errorf("another run's workspace: %v", err)
+			}
+		})
+	}
+}
+
+// remove deletes an object.
+func (r *rig) remove(kind, name string) {
+	r.t.Helper()
+	_, err := r.store.Commit(context.Background(), store.Op{Verb: store.Delete, Kind: kind, Key: store.Key{Kind: kind, Namespace: space, Name: name}})
+	if err != nil {
+		r.t.Fatalf("delete %s %s: %v", kind, name, err)
 	}
 }

@@ -151,6 +151,7 @@ func runs() Resource {
 		Dependents: []Dependent{
 			{StoreKind: "tasks.skiff.dev", Index: "run", Value: func(run store.Key) string { return run.Name }},
 			{StoreKind: "pods", Index: "run", Value: func(run store.Key) string { return run.Namespace + "/" + run.Name }},
+			{StoreKind: "persistentvolumeclaims", Index: "owner", Value: func(run store.Key) string { return skiff.RunKind + "/" + run.Name }},
 		},
 	}
 }
