@@ -93,6 +93,7 @@ type Controller struct {
 	// work holds everything that executions have done outside of themselves.
 	work   *errgroup.Group
 	hasher chan hashJob
+	uses   uses
 	// copying has a place for each copy into a workspace that may be under way.
 	copying chan struct{}
 
@@ -275,6 +276,7 @@ func (c *Controller) begin(ctx context.Context, group *errgroup.Group, run *skif
 	}
 	group.Go(func() error {
 		defer stop(nil)
+		defer x.release()
 		err := x.load(ctx)
 		if err == nil {
 			err = x.Run(ctx)

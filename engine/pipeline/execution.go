@@ -64,6 +64,8 @@ type execution struct {
 	// this run has made one.
 	downloads  map[string][]func()
 	downloaded map[string]bool
+	// What this execution counted into the controller's uses.
+	heldNames, heldKeys []string
 
 	timers map[*node]*time.Timer
 	// busy counts work outside of this goroutine whose event is still to come.

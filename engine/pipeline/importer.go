@@ -25,6 +25,7 @@ func (x *execution) startImporter(ctx context.Context, n *node) {
 		x.fail(n, reasonInputs, err)
 		return
 	}
+	x.hold("", a.Spec.URI) // before it is looked at whether there was an import of it
 	x.begun(n)
 	n.outputs = values{}
 	past, err := x.importedBefore(ctx, n, a)
@@ -48,17 +49,19 @@ func (x *execution) startImporter(ctx context.Context, n *node) {
 		x.download(ctx, n, a, spec.Reimport)
 		return
 	}
-	x.takeImport(n, a)
+	x.takeImport(ctx, n, a)
 }
 
 // takeImport settles an importer with its artifact.
-func (x *execution) takeImport(n *node, a *skiff.Artifact) {
-	if x.artifacts[a.Name] == nil {
-		if a.UID == "" {
-			x.newArtifacts = append(x.newArtifacts, a)
-		}
-		x.artifacts[a.Name] = a
+func (x *execution) takeImport(ctx context.Context, n *node, a *skiff.Artifact) {
+	switch {
+	case a.UID != "":
+		x.c.usedLater(x.run.Name, []*skiff.Artifact{a})
+	case x.artifacts[a.Name] == nil:
+		x.newArtifacts = append(x.newArtifacts, a)
 	}
+	x.take(a)
+	x.usedByImport(ctx, a)
 	n.results = artifactMap{a.Spec.Output: {items: []*skiff.Artifact{a}}}
 	for output := range n.component.OutputDefinitions.Artifacts {
 		n.results[output] = artifactList{items: []*skiff.Artifact{a}}
@@ -125,6 +128,9 @@ func (x *execution) knownImport(ctx context.Context, a *skiff.Artifact) (*skiff.
 	}
 	for _, obj := range page.Items {
 		known := obj.(*skiff.Artifact)
+		if known.Gone() != "" {
+			continue
+		}
 		if known.Spec.Workspace == a.Spec.Workspace && len(known.Spec.Metadata) == len(a.Spec.Metadata) && (len(a.Spec.Metadata) == 0 || reflect.DeepEqual(known.Spec.Metadata, a.Spec.Metadata)) {
 			return known, nil
 		}

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -41,6 +42,9 @@ func (x *execution) load(ctx context.Context) error {
 		for _, names := range task.Status.OutputArtifacts {
 			for _, name := range names {
 				a, err := x.artifact(ctx, name)
+				if errors.Is(err, store.ErrNotFound) {
+					continue // of another run that was deleted; see lost
+				}
 				if err != nil {
 					return err
 				}

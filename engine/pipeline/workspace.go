@@ -125,7 +125,7 @@ func (x *execution) download(ctx context.Context, n *node, a *skiff.Artifact, an
 			waiting := x.downloads[key]
 			delete(x.downloads, key)
 			x.downloaded[key] = x.downloaded[key] || err == nil
-			x.downloadEnded(n, a, info, err)
+			x.downloadEnded(ctx, n, a, info, err)
 			for _, next := range waiting {
 				next()
 			}
@@ -150,7 +150,7 @@ func (c *Controller) copyToWorkspace(ctx context.Context, namespace, run, uri st
 }
 
 // downloadEnded settles an importer whose artifact was copied, or could not be.
-func (x *execution) downloadEnded(n *node, a *skiff.Artifact, info artifact.Info, err error) {
+func (x *execution) downloadEnded(ctx context.Context, n *node, a *skiff.Artifact, info artifact.Info, err error) {
 	switch {
 	case n.final():
 	case err != nil && x.cancelling() && !n.exempt:
@@ -163,6 +163,6 @@ func (x *execution) downloadEnded(n *node, a *skiff.Artifact, info artifact.Info
 		if a.UID == "" {
 			a.Status.Size, a.Status.Files = info.Size, info.Files
 		}
-		x.takeImport(n, a)
+		x.takeImport(ctx, n, a)
 	}
 }
