@@ -209,36 +209,6 @@ func TestDeleteTakesDependentsAlong(t *testing.T) {
 	}
 }
 
-// TestDeleteTakesTheWorkspaceAlong: its claim goes with the run and not before,
-// and is held until its volume is gone. Other claims of the run's making stay.
-func TestDeleteTakesTheWorkspaceAlong(t *testing.T) {
-	f := newFixture(t)
-	f.put(t, "r1", skiff.StateSucceeded)
-	f.put(t, "r2", skiff.StateSucceeded)
-	for name, owners := range map[string][]core.OwnerReference{
-		"r1-workspace": {{Kind: skiff.RunKind, Name: "r1"}}, "r2-workspace": {{Kind: skiff.RunKind, Name: "r2"}}, "made-by-r1": nil,
-	} {
-		claim := &core.PersistentVolumeClaim{ObjectMeta: core.ObjectMeta{Name: name, Namespace: "default", OwnerReferences: owners, Labels: map[string]string{core.LabelRun: "r1"}}}
-		claim.Default()
-		if _, err := f.store.Commit(t.Context(), store.Op{Verb: store.Create, Kind: "persistentvolumeclaims", Object: claim}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w := f.do("DELETE", claimsPath+"/r1-workspace", nil, bearer(token))
-	if w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), "skiff delete run r1") {
-		t.Errorf("the claim alone: %d %s", w.Code, w.Body)
-	}
-	if w = f.do("DELETE", runsPath+"/r1", nil, bearer(token)); w.Code != http.StatusOK {
-		t.Fatalf("%d %s", w.Code, w.Body)
-	}
-	for name, gone := range map[string]bool{"r1-workspace": true, "r2-workspace": false, "made-by-r1": false} {
-		obj, err := f.store.Get(t.Context(), store.Key{Kind: "persistentvolumeclaims", Namespace: "default", Name: name})
-		if err != nil || (obj.Metadata().DeletionTimestamp != nil) != gone {
-			t.Errorf("claim %s: %+v, %v; on its way out: want %t", name, obj, err, gone)
-		}
-	}
-}
-
 func TestSubmissionArrivesWhole(t *testing.T) {
 	f := newFixture(t)
 	body, err := json.Marshal(server.Submission{
