@@ -5,15 +5,19 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
 
+	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/server/kube"
+	"github.com/skiff-ml/skiff/store"
 )
 
 // Pods runs commands in pods.
@@ -35,6 +39,8 @@ type DebugPod struct {
 	// Kept: the pod is the step's own, whose command has failed. Nothing was made,
 	// and nothing is to be removed.
 	Kept bool `json:"kept,omitempty"`
+	// Missing says of each input whose contents are gone why that is.
+	Missing []string `json:"missing,omitempty"`
 }
 
 // ExecRequest is a command and its streams; a nil Stdin is an empty one.
@@ -235,9 +241,32 @@ func (s *Server) debugTask(w http.ResponseWriter, r *http.Request) {
 		kube.WriteError(w, notFoundAs(err, "pods", task.Status.Pod))
 		return
 	}
+	if made.Missing, err = s.missingInputs(r.Context(), task); err != nil {
+		s.cfg.Logger.Warn("the inputs of a task could not be looked at", "task", task.Name, "error", err)
+	}
 	code := http.StatusCreated
 	if made.Kept {
 		code = http.StatusOK
 	}
 	kube.WriteJSON(w, code, made)
+}
+
+// missingInputs are the input artifacts of a task that cannot be had any more.
+func (s *Server) missingInputs(ctx context.Context, task *skiff.Task) ([]string, error) {
+	var missing []string
+	for input, names := range task.Status.InputArtifacts {
+		for _, name := range names {
+			a, err := store.GetAs[*skiff.Artifact](ctx, s.cfg.Store, store.Key{Kind: "artifacts.skiff.dev", Namespace: task.Namespace, Name: name})
+			switch {
+			case errors.Is(err, store.ErrNotFound):
+				missing = append(missing, fmt.Sprintf("input %s: artifact %s was deleted with its run", input, name))
+			case err != nil:
+				return missing, err
+			case a.Gone() != "":
+				missing = append(missing, fmt.Sprintf("input %s: artifact %s: %s", input, name, a.Gone()))
+			}
+		}
+	}
+	slices.Sort(missing)
+	return missing, nil
 }

@@ -127,6 +127,14 @@ func (r *rooms) OpenArtifact(_ context.Context, a *skiff.Artifact) (*server.Cont
 	return &server.Content{ReadCloser: io.NopCloser(strings.NewReader("<script>model</script>")), Size: 22}, nil
 }
 
+func (r *rooms) Purge(_ context.Context, namespace string, retention *skiff.Retention, dryRun bool) (*skiff.PurgeReport, error) {
+	report := &skiff.PurgeReport{Namespace: namespace, DryRun: dryRun, Items: []skiff.PurgeItem{}}
+	if retention != nil {
+		report.Retention = retention.String()
+	}
+	return report, nil
+}
+
 // kinds are declared here as the engines declare them, since the server may not
 // know the engines.
 func kinds() []store.Kind {
@@ -168,7 +176,15 @@ func kinds() []store.Kind {
 				return o.Metadata().Namespace + "/" + o.Metadata().Labels[core.LabelRun]
 			})}},
 		{Name: "secrets", New: func() core.Object { return &core.Secret{} }, Sealed: true},
-		{Name: "persistentvolumeclaims", New: func() core.Object { return &core.PersistentVolumeClaim{} }},
+		{Name: "persistentvolumeclaims", New: func() core.Object { return &core.PersistentVolumeClaim{} }, Indexes: []store.Index{
+			{Name: "owner", Values: func(o core.Object) []string {
+				var owners []string
+				for _, owner := range o.Metadata().OwnerReferences {
+					owners = append(owners, owner.Kind+"/"+owner.Name)
+				}
+				return owners
+			}},
+		}},
 		{Name: "configmaps", New: func() core.Object { return &core.ConfigMap{} }},
 	}
 }
@@ -190,7 +206,7 @@ func newFixture(t *testing.T) *fixture {
 	})
 	r := &rooms{store: s, logs: map[string]string{}}
 	srv, err := server.New(server.Config{
-		Store: s, Pipelines: r, Logs: r, Node: r, Artifacts: r, Pods: r, AdminToken: token, Peers: ports{},
+		Store: s, Pipelines: r, Logs: r, Node: r, Artifacts: r, Pods: r, Retention: r, AdminToken: token, Peers: ports{},
 		Backup:  s.Backup,
 		Version: server.VersionInfo{Major: "1", Minor: "33", GitVersion: "test"},
 		Now:     func() time.Time { return now.Add(90 * time.Second) },

@@ -60,6 +60,10 @@ func (s *Server) ownRoutes() []route.Route {
 		routes = append(routes, route.Route{Method: http.MethodGet, Path: inNamespace + "/artifacts/{name}/content", Verb: "get",
 			Group: group, Resource: "artifacts", Subresource: "content", Handler: http.HandlerFunc(s.artifactContent)})
 	}
+	if s.cfg.Retention != nil {
+		routes = append(routes, route.Route{Method: http.MethodPost, Path: inNamespace + "/artifacts:gc", Verb: "deletecollection",
+			Group: group, Resource: "artifacts", Handler: http.HandlerFunc(s.purgeArtifacts)})
+	}
 	if s.cfg.Backup != nil {
 		routes = append(routes, route.Route{Method: http.MethodGet, Path: root + "/backup", Verb: "get",
 			Group: group, Resource: "backup", Handler: http.HandlerFunc(s.backup)})
@@ -154,6 +158,10 @@ func (s *Server) artifactContent(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	artifact := obj.(*skiff.Artifact)
+	if why := artifact.Gone(); why != "" {
+		kube.WriteError(w, gone(artifact, why))
+		return
+	}
 	content, err := s.cfg.Artifacts.OpenArtifact(r.Context(), artifact)
 	if err != nil {
 		kube.WriteError(w, fmt.Errorf("open artifact %s: %w", name, err))
@@ -174,6 +182,32 @@ func (s *Server) artifactContent(w http.ResponseWriter, r *http.Request) {
 		s.cfg.Logger.Warn("artifact download broke off", "artifact", name, "error", err)
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// gone says why an artifact's contents cannot be had any more.
+func gone(a *skiff.Artifact, why string) error {
+	return &kube.Error{Code: http.StatusGone, Reason: "Gone", Message: fmt.Sprintf("artifact %s: %s", a.Name, why)}
+}
+
+// purgeArtifacts keeps a namespace to its retention, or to one of the request's,
+// at once.
+func (s *Server) purgeArtifacts(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	var retention *skiff.Retention
+	if text := query.Get("retain"); text != "" {
+		parsed, err := skiff.ParseRetention(text)
+		if err != nil {
+			kube.WriteError(w, kube.BadRequest("retain: %v", err))
+			return
+		}
+		retention = &parsed
+	}
+	report, err := s.cfg.Retention.Purge(r.Context(), r.PathValue("namespace"), retention, query.Get("dryRun") == "All")
+	if err != nil {
+		kube.WriteError(w, err)
+		return
+	}
+	kube.WriteJSON(w, http.StatusOK, report)
 }
 
 // submit takes a package: raw, with the options in the query, or in a JSON

@@ -46,6 +46,8 @@ type Config struct {
 	// Artifacts opens contents; nil means that they are not served.
 	Artifacts Artifacts
 	Node      NodeSource
+	// Retention gives up what is kept too long; nil means that nothing does.
+	Retention Retention
 	// Pods runs commands in pods; nil means that there is no such thing.
 	Pods Pods
 	// Backup writes a hot copy of the store; nil means there is no such thing.
@@ -148,6 +150,13 @@ type LogOptions struct {
 type Artifacts interface {
 	// OpenArtifact gives the file of an artifact, or a tar stream of its folder.
 	OpenArtifact(ctx context.Context, artifact *skiff.Artifact) (*Content, error)
+}
+
+// Retention gives up the contents of artifacts that are kept no longer.
+type Retention interface {
+	// Purge keeps a namespace to a retention; nil is the one it has. With dryRun
+	// it only says what would go.
+	Purge(ctx context.Context, namespace string, retention *skiff.Retention, dryRun bool) (*skiff.PurgeReport, error)
 }
 
 // Content is what an artifact holds.

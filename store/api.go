@@ -145,6 +145,9 @@ type Interface interface {
 	// Count is how many objects List would give over all pages, at most most:
 	// it reads the index's rows and no object, and takes no Filter.
 	Count(ctx context.Context, opts ListOptions, most int) (int, error)
+	// Namespaces are those that have objects of a kind, sorted. It skips from one
+	// to the next, whatever they hold.
+	Namespaces(ctx context.Context, kind string) ([]string, error)
 	// Commit applies all ops or none and returns when they are durable. The
 	// objects given get their uid, resourceVersion and timestamps filled in.
 	// ErrConflict, ErrExists and ErrNotFound name the op's object. A transaction

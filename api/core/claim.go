@@ -57,8 +57,12 @@ func AccessModes() []string {
 }
 
 // VolumeID is the name of the volume behind the claim at the backend. It holds
-// the uid: a claim that is made anew does not find what the old one left.
+// the uid: a claim that is made anew does not find what the old one left. Claims
+// that are part of another object are named after that, and so never made anew.
 func (c *PersistentVolumeClaim) VolumeID() string {
+	if len(c.OwnerReferences) > 0 {
+		return c.Name
+	}
 	uid, _, _ := strings.Cut(c.UID, "-")
 	name := c.Name
 	if most := maxNameBytes - len(uid) - 1; len(name) > most {

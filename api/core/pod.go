@@ -268,15 +268,6 @@ type HostPathVolume struct {
 type PersistentVolumeClaimVolume struct {
 	ClaimName string `json:"claimName"`
 	ReadOnly  bool   `json:"readOnly,omitempty"`
-	// Skiff holds what skiff adds to the published shape.
-	Skiff *ClaimVolumeExtension `json:"skiff,omitempty"`
-}
-
-// ClaimVolumeExtension is skiff's addition to a claim's mention in a pod.
-type ClaimVolumeExtension struct {
-	// Implicit claims have no object: the volume is made when it is first
-	// mounted. Engines give pods such volumes as parts of something else.
-	Implicit bool `json:"implicit,omitempty"`
 }
 
 // ImageVolume is the file system of an image (core/v1 ImageVolumeSource). A

@@ -141,8 +141,13 @@ func (v *validator) importer(at *place, i *ImporterSpec) {
 		v.add(at.key("artifactUri"), "required: the importer has no address").Hint = "want a constant such as s3://bucket/data, or a runtimeParameter"
 	}
 	v.artifactType(at.key("typeSchema"), i.TypeSchema)
-	if i.DownloadToWorkspace && v.pkg.Platform.Workspace() == nil {
+	switch {
+	case !i.DownloadToWorkspace:
+	case v.pkg.Platform.Workspace() == nil:
 		v.noWorkspace(at.key("downloadToWorkspace"), "the importer downloads to a workspace")
+	case strings.HasPrefix(text, "oci://"):
+		v.add(at.key("downloadToWorkspace"), "an image, %s, is not downloaded to a workspace", clip(text, 80)).
+			Hint = "leave it out: the image's models are mounted where tasks look for them"
 	}
 }
 

@@ -108,7 +108,8 @@ type Reuse struct {
 }
 
 // Artifact is a committed output of a task, or an imported one. It is
-// immutable, except that its content hash is filled in when known.
+// immutable, except that its content hash is filled in when known, and that its
+// contents may be given up.
 type Artifact struct {
 	core.TypeMeta
 	core.ObjectMeta `json:"metadata"`
@@ -137,6 +138,10 @@ type ArtifactSpec struct {
 	Output string `json:"output,omitempty"`
 	// Imported is true where skiff did not make the contents.
 	Imported bool `json:"imported,omitempty"`
+	// Workspace is true where each run that imports the artifact has a copy of it
+	// in its workspace (KFP's downloadToWorkspace). Its steps read, and may
+	// change, that copy; the contents at the URI stay as they are.
+	Workspace bool `json:"workspace,omitempty"`
 }
 
 // ArtifactStatus is what was measured of the contents.
@@ -149,4 +154,10 @@ type ArtifactStatus struct {
 	Files int64 `json:"files,omitempty"`
 	// Missing is true where the producer declared but never wrote it.
 	Missing bool `json:"missing,omitempty"`
+	// UsedAt is when a later run last took the artifact for its own, from the
+	// cache or by importing it again; zero where none did. It is kept to the hour.
+	UsedAt time.Time `json:"usedAt,omitzero"`
+	// Purged is set once the contents were given up; the artifact stays, with its
+	// digest and size, for the sake of lineage.
+	Purged *Purge `json:"purged,omitempty"`
 }

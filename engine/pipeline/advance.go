@@ -398,6 +398,8 @@ func (x *execution) cancelNode(n *node) {
 		}
 	case n.inner != nil:
 		x.cancelScope(n.inner)
+	case n.abandon != nil:
+		n.abandon()
 	case n.pod != nil && !n.pod.Status.Phase.Terminal() && x.timers[n] == nil:
 		x.stopPods = append(x.stopPods, n.pod.Name)
 	case n.waiting > 0 && n.loop == nil && n.task.Status.StartedAt.IsZero():

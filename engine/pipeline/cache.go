@@ -218,6 +218,9 @@ func (x *execution) settleAs(n *node, past *skiff.Task, results artifactMap) {
 		n.outputs[name] = decoded(raw)
 	}
 	n.results = results
+	for _, list := range results {
+		x.c.usedLater(x.run.Name, list.items)
+	}
 	x.settle(n, skiff.StateSucceeded, "", "")
 }
 
@@ -231,6 +234,9 @@ func (x *execution) cachedArtifacts(ctx context.Context, task *skiff.Task) (arti
 			a, err := x.artifact(ctx, name)
 			if err != nil {
 				return nil, err
+			}
+			if why := a.Gone(); why != "" {
+				return nil, fmt.Errorf("artifact %s: %s", a.Spec.DisplayName, why)
 			}
 			if !a.Spec.Imported && !a.Status.Missing && !x.c.artifacts.Exists(x.run.Namespace, a.Spec.URI) {
 				return nil, fmt.Errorf("artifact %s is no longer at %s", a.Spec.DisplayName, a.Spec.URI)
@@ -247,11 +253,13 @@ func (x *execution) artifact(ctx context.Context, name string) (*skiff.Artifact,
 	if a := x.artifacts[name]; a != nil {
 		return a, nil
 	}
+	x.hold(name, "")
 	obj, err := x.c.store.Get(ctx, store.Key{Kind: Artifacts, Namespace: x.run.Namespace, Name: name})
 	if err != nil {
 		return nil, fmt.Errorf("artifact %s: %w", name, err)
 	}
 	a := obj.(*skiff.Artifact)
+	x.hold("", a.Spec.URI)
 	x.artifacts[name] = a
 	return a, nil
 }

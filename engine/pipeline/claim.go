@@ -141,7 +141,11 @@ func (x *execution) deleteClaim(ctx context.Context, n *node, again bool) error 
 			return err
 		}
 	}
-	_, err := x.c.store.Commit(ctx, store.Op{Verb: store.Delete, Key: store.Key{Kind: claimsKind, Namespace: x.run.Namespace, Name: name}})
+	key := store.Key{Kind: claimsKind, Namespace: x.run.Namespace, Name: name}
+	if claim, err := x.c.store.Get(ctx, key); err == nil && len(claim.Metadata().OwnerReferences) > 0 {
+		return fmt.Errorf("delete claim %q: it is the workspace of a run, and goes with that", name)
+	}
+	_, err := x.c.store.Commit(ctx, store.Op{Verb: store.Delete, Key: key})
 	if errors.Is(err, store.ErrNotFound) && again {
 		return nil
 	}

@@ -84,4 +84,11 @@ func TestClaimOperations(t *testing.T) {
 	if err := x.deleteClaim(ctx, claimNode("late", named), false); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("another task: %v, want that there is none", err)
 	}
+	workspace := &core.PersistentVolumeClaim{ObjectMeta: core.ObjectMeta{Name: "run-1-workspace", Namespace: "default", OwnerReferences: []core.OwnerReference{x.ownedByRun()}}}
+	if _, err := s.Commit(ctx, store.Op{Verb: store.Create, Kind: claimsKind, Object: workspace}); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.deleteClaim(ctx, claimNode("own", values{"pvc_name": workspace.Name}), false); err == nil || !strings.Contains(err.Error(), "workspace of a run") {
+		t.Errorf("the run's workspace: %v", err)
+	}
 }

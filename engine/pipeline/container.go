@@ -32,8 +32,6 @@ const (
 	executorOutput = "output_metadata.json"
 	// parameterOutput prefixes the pod outputs that are parameter files.
 	parameterOutput = "parameter/"
-	// workspacePath is where a run's workspace appears (KFP's published path).
-	workspacePath = "/kfp-workspace"
 	// retryIndex tells a component which attempt it is, from 0 (KFP's name).
 	retryIndex = "KFP_RETRY_INDEX"
 	// stopGrace is how long a step has to end when it is asked to, in seconds:
@@ -160,7 +158,7 @@ func (x *execution) assemble(s *step, main core.Container, ext *core.PodExtensio
 		return nil, err
 	}
 	if x.plat.Workspace() != nil {
-		mount(pod, core.Volume{Name: "kfp-workspace", PersistentVolumeClaim: &core.PersistentVolumeClaimVolume{ClaimName: x.run.Name + "-workspace", Skiff: &core.ClaimVolumeExtension{Implicit: true}}}, workspacePath, false)
+		mount(pod, workspaceVolume(x.run.Name), workspacePath, false)
 	}
 	return pod, x.applyPlatform(pod, s)
 }
@@ -234,6 +232,9 @@ func runtimeArtifact(a *skiff.Artifact) kfp.RuntimeArtifact {
 	metadata := make(map[string]any, len(a.Spec.Metadata))
 	for key, raw := range a.Spec.Metadata {
 		metadata[key] = decoded(raw)
+	}
+	if a.Spec.Workspace {
+		metadata[workspaceMark] = true
 	}
 	return kfp.RuntimeArtifact{
 		Name: a.Spec.DisplayName, URI: a.Spec.URI, CustomPath: a.Spec.CustomPath, Metadata: metadata,
@@ -380,7 +381,7 @@ func (s *step) extension(x *execution, command []string) *core.PodExtension {
 			if a.CustomPath == "" {
 				continue
 			}
-			if target, err := x.containerPath(a.URI); err == nil {
+			if target, err := x.containerPath(a); err == nil {
 				ext.Links = append(ext.Links, core.Link{Path: a.CustomPath, Target: target})
 			}
 		}

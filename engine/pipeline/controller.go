@@ -32,6 +32,8 @@ type ArtifactRepository interface {
 	// Digest hashes contents.
 	Digest(ctx context.Context, namespace, uri string) (artifact.Digest, error)
 	Exists(namespace, uri string) bool
+	// Open and List read contents.
+	artifact.Source
 }
 
 // Images tells which image a reference is.
@@ -39,16 +41,24 @@ type Images interface {
 	PrepareImage(ctx context.Context, req runtime.ImageRequest, progress func(runtime.ImageProgress)) (runtime.Image, error)
 }
 
+// Volumes makes the folders behind claims.
+type Volumes interface {
+	// EnsureVolume makes the folder where it is not there, and returns its path
+	// on the host.
+	EnsureVolume(ctx context.Context, namespace, name string) (hostPath string, err error)
+}
+
 // Fit says whether the node could ever run a pod; the error says in numbers why
 // not.
 type Fit func(pod *core.Pod) error
 
-// Config is what a Controller is made of. Store, Artifacts, Images and Fit are
-// required.
+// Config is what a Controller is made of. Store, Artifacts, Images, Volumes and
+// Fit are required.
 type Config struct {
 	Store     store.Interface
 	Artifacts ArtifactRepository
 	Images    Images
+	Volumes   Volumes
 	Fit       Fit
 	Logger    *slog.Logger
 	// Limits bound what a package may hold; zero fields mean the defaults.
@@ -71,6 +81,7 @@ type Controller struct {
 	store       store.Interface
 	artifacts   ArtifactRepository
 	images      Images
+	volumes     Volumes
 	fit         Fit
 	log         *slog.Logger
 	limits      kfp.Limits
@@ -82,6 +93,9 @@ type Controller struct {
 	// work holds everything that executions have done outside of themselves.
 	work   *errgroup.Group
 	hasher chan hashJob
+	uses   uses
+	// copying has a place for each copy into a workspace that may be under way.
+	copying chan struct{}
 
 	mu     sync.Mutex
 	active map[string]*execution // by namespace/name
@@ -91,14 +105,14 @@ type Controller struct {
 
 // New returns a controller that does nothing until Run.
 func New(cfg Config) (*Controller, error) {
-	if cfg.Store == nil || cfg.Artifacts == nil || cfg.Images == nil || cfg.Fit == nil {
-		return nil, errors.New("pipeline: Store, Artifacts, Images and Fit are required")
+	if cfg.Store == nil || cfg.Artifacts == nil || cfg.Images == nil || cfg.Volumes == nil || cfg.Fit == nil {
+		return nil, errors.New("pipeline: Store, Artifacts, Images, Volumes and Fit are required")
 	}
 	c := &Controller{
-		store: cfg.Store, artifacts: cfg.Artifacts, images: cfg.Images, fit: cfg.Fit, log: cfg.Logger,
+		store: cfg.Store, artifacts: cfg.Artifacts, images: cfg.Images, volumes: cfg.Volumes, fit: cfg.Fit, log: cfg.Logger,
 		limits: cfg.Limits.WithDefaults(), defaultRoot: cfg.PipelineRoot, fake: cfg.Fake, warm: cfg.Warm, now: cfg.Now, cacheExpiry: cfg.CacheExpiry,
 		active: map[string]*execution{}, work: new(errgroup.Group),
-		hasher: make(chan hashJob, 1024),
+		hasher: make(chan hashJob, 1024), copying: make(chan struct{}, maxCopies),
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -243,6 +257,7 @@ func (c *Controller) begin(ctx context.Context, group *errgroup.Group, run *skif
 		c: c, log: c.log.With("run", run.Name), events: newMailbox(), stop: stop, done: make(chan struct{}), run: run,
 		retries:   run.Spec.Retries,
 		artifacts: map[string]*skiff.Artifact{}, byPod: map[string]*node{}, timers: map[*node]*time.Timer{},
+		downloads: map[string][]func(){}, downloaded: map[string]bool{},
 	}
 	key := run.Namespace + "/" + run.Name
 	c.mu.Lock()
@@ -261,6 +276,7 @@ func (c *Controller) begin(ctx context.Context, group *errgroup.Group, run *skif
 	}
 	group.Go(func() error {
 		defer stop(nil)
+		defer x.release()
 		err := x.load(ctx)
 		if err == nil {
 			err = x.Run(ctx)

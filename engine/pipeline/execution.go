@@ -56,7 +56,16 @@ type execution struct {
 	dropped      []string    // gated pods that are of no use
 	stopPods     []string
 	newArtifacts []*skiff.Artifact
+	newClaim     *core.PersistentVolumeClaim // of the workspace
 	runDirty     bool
+
+	// downloads are the copies into the run's workspace that are under way, by
+	// their place there, with what waits for each; downloaded says of which places
+	// this run has made one.
+	downloads  map[string][]func()
+	downloaded map[string]bool
+	// What this execution counted into the controller's uses.
+	heldNames, heldKeys []string
 
 	timers map[*node]*time.Timer
 	// busy counts work outside of this goroutine whose event is still to come.
@@ -264,7 +273,7 @@ func (x *execution) touch(n *node) {
 // is durable. A store that cannot take it now is asked again: nothing else can
 // be done with a run whose state cannot be kept.
 func (x *execution) flush(ctx context.Context) error {
-	if len(x.touched)+len(x.newPods)+len(x.lifted)+len(x.dropped)+len(x.newArtifacts)+len(x.stopPods) == 0 && !x.runDirty {
+	if len(x.touched)+len(x.newPods)+len(x.lifted)+len(x.dropped)+len(x.newArtifacts)+len(x.stopPods) == 0 && x.newClaim == nil && !x.runDirty {
 		return nil
 	}
 	x.count()
@@ -328,8 +337,11 @@ func (x *execution) operations(ctx context.Context) ([]store.Op, error) {
 	if err != nil {
 		return nil, err
 	}
-	ops := make([]store.Op, 0, len(lifts)+len(drops)+len(x.touched)+len(x.newPods)+len(x.newArtifacts)+len(x.stopPods)+1)
+	ops := make([]store.Op, 0, len(lifts)+len(drops)+len(x.touched)+len(x.newPods)+len(x.newArtifacts)+len(x.stopPods)+2)
 	ops = append(append(ops, lifts...), drops...)
+	if x.newClaim != nil {
+		ops = append(ops, store.Op{Verb: store.Create, Kind: claimsKind, Object: x.newClaim})
+	}
 	for _, n := range x.touched {
 		verb := store.Update
 		if !n.created {
@@ -393,7 +405,7 @@ func (x *execution) written() {
 	}
 	x.c.hashLater(x.newArtifacts)
 	x.touched, x.newPods, x.newArtifacts, x.stopPods, x.runDirty = nil, nil, nil, nil, false
-	x.lifted, x.dropped = nil, nil
+	x.lifted, x.dropped, x.newClaim = nil, nil, nil
 }
 
 // rebase takes over what others changed in the run (its labels, or that it is

@@ -12,9 +12,11 @@ import (
 	"github.com/skiff-ml/skiff/store"
 )
 
-// hashJob asks for an artifact's content hash to be computed and recorded.
+// hashJob asks for an artifact's content hash to be computed and recorded or, with
+// used, for its use to be noted.
 type hashJob struct {
 	namespace, name, uri string
+	used                 bool
 }
 
 // hashWorkers is how many artifacts are hashed at once: hashing is bound by the
@@ -56,7 +58,7 @@ func (c *Controller) hash(ctx context.Context) error {
 					return context.Cause(ctx)
 				case job := <-c.hasher:
 					if err := c.hashOne(ctx, job); err != nil && ctx.Err() == nil {
-						c.log.Warn("artifact is not hashed", "artifact", job.name, "error", err)
+						c.log.Warn("artifact is not hashed, or its use not noted", "artifact", job.name, "error", err)
 					}
 				}
 			}
@@ -66,6 +68,12 @@ func (c *Controller) hash(ctx context.Context) error {
 }
 
 func (c *Controller) hashOne(ctx context.Context, job hashJob) error {
+	if job.used {
+		if err := c.noteUse(ctx, job); !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		return nil
+	}
 	digest, err := c.artifacts.Digest(ctx, job.namespace, job.uri)
 	if err != nil {
 		return err

@@ -66,6 +66,10 @@ type node struct {
 	pod *core.Pod
 	// warm is the gated pod of a step that waits, nil where it has none.
 	warm *core.Pod
+	// abandon ends a download that is under way, which then settles the node: a
+	// run has not ended while something still writes to its workspace. It is nil
+	// where there is none.
+	abandon func()
 }
 
 // values are parameters by name: nil, bool, float64, string, []any or

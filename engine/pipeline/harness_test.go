@@ -88,7 +88,7 @@ func openRig(t tb, dir string, change func(*Config)) *rig {
 		Store: s, Backend: r.world, StateDir: dir, Volumes: volumes{repository}, ImageBackoff: 10 * time.Millisecond,
 		Node: scheduler.Node{CPUMilli: 1 << 20, MemoryBytes: 1 << 45}, WarmPods: 4,
 	}
-	r.cfg = Config{Store: s, Artifacts: repository, Images: r.world, Fit: func(*core.Pod) error { return nil }, Warm: true}
+	r.cfg = Config{Store: s, Artifacts: repository, Images: r.world, Volumes: r.world, Fit: func(*core.Pod) error { return nil }, Warm: true}
 	if os.Getenv("PIPELINE_TEST_LOG") != "" {
 		r.cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		r.podCfg.Logger = r.cfg.Logger

@@ -15,8 +15,9 @@ import (
 )
 
 // startImporter makes an artifact object for something that exists elsewhere.
-// No container is needed and the contents are not looked at: that they are
-// there is up to whoever reads them, as on the cluster.
+// No container is needed and, unless they are copied into the run's workspace,
+// the contents are not looked at: that they are there is up to whoever reads
+// them, as on the cluster.
 func (x *execution) startImporter(ctx context.Context, n *node) {
 	spec := x.ir.DeploymentSpec.Executors[n.component.ExecutorLabel].Importer
 	a, err := x.imported(n, spec)
@@ -24,6 +25,7 @@ func (x *execution) startImporter(ctx context.Context, n *node) {
 		x.fail(n, reasonInputs, err)
 		return
 	}
+	x.hold("", a.Spec.URI) // before it is looked at whether there was an import of it
 	x.begun(n)
 	n.outputs = values{}
 	past, err := x.importedBefore(ctx, n, a)
@@ -43,12 +45,23 @@ func (x *execution) startImporter(ctx context.Context, n *node) {
 			a = known
 		}
 	}
-	if x.artifacts[a.Name] == nil {
-		if a.UID == "" {
-			x.newArtifacts = append(x.newArtifacts, a)
-		}
-		x.artifacts[a.Name] = a
+	if spec.DownloadToWorkspace {
+		x.download(ctx, n, a, spec.Reimport)
+		return
 	}
+	x.takeImport(ctx, n, a)
+}
+
+// takeImport settles an importer with its artifact.
+func (x *execution) takeImport(ctx context.Context, n *node, a *skiff.Artifact) {
+	switch {
+	case a.UID != "":
+		x.c.usedLater(x.run.Name, []*skiff.Artifact{a})
+	case x.artifacts[a.Name] == nil:
+		x.newArtifacts = append(x.newArtifacts, a)
+	}
+	x.take(a)
+	x.usedByImport(ctx, a)
 	n.results = artifactMap{a.Spec.Output: {items: []*skiff.Artifact{a}}}
 	for output := range n.component.OutputDefinitions.Artifacts {
 		n.results[output] = artifactList{items: []*skiff.Artifact{a}}
@@ -70,6 +83,7 @@ func (x *execution) imported(n *node, spec *kfp.ImporterSpec) (*skiff.Artifact, 
 	var metadata map[string]json.RawMessage
 	if m, isMap := resolved.(map[string]any); isMap {
 		metadata = metadataOf(m)
+		delete(metadata, workspaceMark) // said by the importer's own setting alone
 	}
 	output := "artifact"
 	for name := range n.component.OutputDefinitions.Artifacts {
@@ -86,6 +100,7 @@ func (x *execution) imported(n *node, spec *kfp.ImporterSpec) (*skiff.Artifact, 
 			DisplayName: output, SchemaTitle: spec.TypeSchema.SchemaTitle, SchemaVersion: spec.TypeSchema.SchemaVersion,
 			InstanceSchema: spec.TypeSchema.InstanceSchema, URI: uri, Metadata: metadata,
 			Run: x.run.Name, Task: n.task.Name, Output: output, Imported: true,
+			Workspace: spec.DownloadToWorkspace,
 		},
 	}, nil
 }
@@ -103,7 +118,7 @@ func (x *execution) importURI(n *node, spec *kfp.ImporterSpec, context *expr.Con
 }
 
 // knownImport finds an earlier import of the same thing: same URI, same type,
-// same metadata.
+// same metadata, and copied into workspaces or not.
 func (x *execution) knownImport(ctx context.Context, a *skiff.Artifact) (*skiff.Artifact, error) {
 	page, err := x.c.store.List(ctx, store.ListOptions{
 		Kind: Artifacts, Namespace: x.run.Namespace, Index: indexURI, Prefix: a.Spec.URI + separator + a.Spec.SchemaTitle, Exact: true, Limit: 100,
@@ -113,7 +128,10 @@ func (x *execution) knownImport(ctx context.Context, a *skiff.Artifact) (*skiff.
 	}
 	for _, obj := range page.Items {
 		known := obj.(*skiff.Artifact)
-		if len(known.Spec.Metadata) == len(a.Spec.Metadata) && (len(a.Spec.Metadata) == 0 || reflect.DeepEqual(known.Spec.Metadata, a.Spec.Metadata)) {
+		if known.Gone() != "" {
+			continue
+		}
+		if known.Spec.Workspace == a.Spec.Workspace && len(known.Spec.Metadata) == len(a.Spec.Metadata) && (len(a.Spec.Metadata) == 0 || reflect.DeepEqual(known.Spec.Metadata, a.Spec.Metadata)) {
 			return known, nil
 		}
 	}

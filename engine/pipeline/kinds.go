@@ -5,6 +5,7 @@ import (
 	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/store"
+	"github.com/skiff-ml/skiff/store/artifact"
 )
 
 // Names under which the store keeps this engine's kinds.
@@ -46,6 +47,18 @@ const (
 	IndexPipeline = "pipeline"
 	// IndexRun lists tasks and artifacts by the name of their run.
 	IndexRun = "run"
+	// IndexPinned holds, under the one value "pinned", the runs that somebody wants
+	// kept.
+	IndexPinned = "pinned"
+	// IndexLiving lists the artifacts whose contents are kept here and were made
+	// here, the one that was used the longest ago first.
+	IndexLiving = "living"
+	// IndexContents lists those that refer to contents kept here, whoever made
+	// them, by their place (artifact.Key).
+	IndexContents = "contents"
+	// IndexPurging holds, under the one value "purging", the artifacts of whose
+	// contents something may still be there and is to go.
+	IndexPurging = "purging"
 	// indexCache finds finished tasks by their cache key, newest first.
 	indexCache = "cache"
 	// indexURI finds artifacts by type and URI, for importers.
@@ -69,6 +82,7 @@ func Kinds() []store.Kind {
 			{Name: IndexRecurring, Values: runsByRecurringRun},
 			{Name: IndexName, Values: func(obj core.Object) []string { return []string{nameValue(obj.(*skiff.Run).Spec.DisplayName)} }},
 			{Name: IndexID, Values: byName},
+			{Name: IndexPinned, Values: pinned},
 		}},
 		{Name: Experiments, New: func() core.Object { return new(skiff.Experiment) }, Indexes: []store.Index{
 			{Name: IndexName, Values: func(obj core.Object) []string { return []string{nameValue(obj.(*skiff.Experiment).Spec.DisplayName)} }},
@@ -88,6 +102,9 @@ func Kinds() []store.Kind {
 		{Name: Artifacts, New: func() core.Object { return new(skiff.Artifact) }, Indexes: []store.Index{
 			{Name: IndexRun, Values: artifactsByRun},
 			{Name: indexURI, Values: artifactsByURI},
+			{Name: IndexLiving, Values: livingArtifacts},
+			{Name: IndexContents, Values: artifactsByContents},
+			{Name: IndexPurging, Values: purging},
 		}},
 	}
 }
@@ -178,9 +195,49 @@ func artifactsByRun(obj core.Object) []string {
 }
 
 func artifactsByURI(obj core.Object) []string {
-	artifact := obj.(*skiff.Artifact)
-	if !artifact.Spec.Imported {
+	a := obj.(*skiff.Artifact)
+	if !a.Spec.Imported {
 		return nil
 	}
-	return []string{artifact.Spec.URI + separator + artifact.Spec.SchemaTitle}
+	return []string{a.Spec.URI + separator + a.Spec.SchemaTitle}
+}
+
+func pinned(obj core.Object) []string {
+	if skiff.Pinned(obj) {
+		return []string{"pinned"}
+	}
+	return nil
+}
+
+// contentsOf is the place of what an artifact refers to; false where that is not
+// kept here, or nothing is left of it.
+func contentsOf(a *skiff.Artifact) (string, bool) {
+	if a.Status.Missing || (a.Status.Purged != nil && !a.Status.Purged.RemovedAt.IsZero()) {
+		return "", false
+	}
+	key, err := artifact.Key(a.Spec.URI)
+	return key, err == nil
+}
+
+func livingArtifacts(obj core.Object) []string {
+	a := obj.(*skiff.Artifact)
+	if _, here := contentsOf(a); !here || a.Spec.Imported || a.Gone() != "" {
+		return nil
+	}
+	return []string{store.TimeValue(a.LastUsed(), false)}
+}
+
+func artifactsByContents(obj core.Object) []string {
+	if key, here := contentsOf(obj.(*skiff.Artifact)); here {
+		return []string{key}
+	}
+	return nil
+}
+
+func purging(obj core.Object) []string {
+	a := obj.(*skiff.Artifact)
+	if (a.Status.Purged != nil && a.Status.Purged.RemovedAt.IsZero()) || a.DeletionTimestamp != nil {
+		return []string{"purging"}
+	}
+	return nil
 }

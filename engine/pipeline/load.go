@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -22,6 +23,9 @@ func (x *execution) load(ctx context.Context) error {
 	if x.origin, err = x.c.origin(ctx, x.run); err != nil {
 		return err
 	}
+	if err := x.ensureWorkspace(ctx); err != nil {
+		return err
+	}
 	x.stored = map[string]*skiff.Task{}
 	err = x.c.each(ctx, store.ListOptions{Kind: Tasks, Namespace: x.run.Namespace, Index: IndexRun, Prefix: x.run.Name, Exact: true}, func(task *skiff.Task) {
 		x.stored[task.Name] = task
@@ -37,8 +41,17 @@ func (x *execution) load(ctx context.Context) error {
 	for _, task := range x.stored {
 		for _, names := range task.Status.OutputArtifacts {
 			for _, name := range names {
-				if _, err := x.artifact(ctx, name); err != nil {
+				a, err := x.artifact(ctx, name)
+				if errors.Is(err, store.ErrNotFound) {
+					continue // of another run that was deleted; see lost
+				}
+				if err != nil {
 					return err
+				}
+				if a.Spec.Workspace && task.Spec.Type == skiff.TaskImporter {
+					if key, err := workspaceKey(a.Spec.URI); err == nil {
+						x.downloaded[key] = true
+					}
 				}
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/api/kfp"
 )
 
 const (
@@ -17,12 +18,16 @@ const (
 	modelCarModels = "models"
 )
 
-// containerPath is where containers see the artifact of a URI.
-func (x *execution) containerPath(uri string) (string, error) {
-	if strings.HasPrefix(uri, modelCarScheme) {
-		return modelCarPath(uri)
+// containerPath is where containers see an artifact that has no path of its own.
+func (x *execution) containerPath(a kfp.RuntimeArtifact) (string, error) {
+	switch {
+	case a.Metadata[workspaceMark] == true:
+		key, err := workspaceKey(a.URI)
+		return path.Join(workspacePath, key), err
+	case strings.HasPrefix(a.URI, modelCarScheme):
+		return modelCarPath(a.URI)
 	}
-	location, err := x.c.artifacts.Locate(x.run.Namespace, uri)
+	location, err := x.c.artifacts.Locate(x.run.Namespace, a.URI)
 	return location.ContainerPath, err
 }
 

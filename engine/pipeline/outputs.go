@@ -160,8 +160,11 @@ func (x *execution) committed(n *node, made map[string][]*skiff.Artifact, err er
 	for _, output := range sortedKeys(made) {
 		n.results[output] = artifactList{list: n.isArtifactList(output), items: made[output]}
 		for _, a := range made[output] {
+			if !a.Spec.Imported && !a.Status.Missing {
+				a.Finalizers = []string{skiff.FinalizerContents} // it has contents of its own
+			}
 			x.newArtifacts = append(x.newArtifacts, a)
-			x.artifacts[a.Name] = a
+			x.take(a)
 		}
 	}
 	x.settle(n, skiff.StateSucceeded, "", "")
@@ -233,6 +236,7 @@ func (x *execution) newArtifact(n *node, output string, index int, def *kfp.Outp
 	metadata := map[string]json.RawMessage{}
 	maps.Copy(metadata, metadataOf(def.Metadata))
 	maps.Copy(metadata, metadataOf(r.Metadata))
+	delete(metadata, workspaceMark) // handed on with an input's; what a step makes is no import
 	if r.URI != "" {
 		uri = r.URI
 	}

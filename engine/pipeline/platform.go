@@ -29,11 +29,6 @@ var refused = map[string]string{
 func (c *Controller) unsupported(pkg *kfp.Package) problem.List {
 	var problems problem.List
 	for _, label := range sortedKeys(pkg.Spec.DeploymentSpec.Executors) {
-		executor := pkg.Spec.DeploymentSpec.Executors[label]
-		if executor.Importer != nil && executor.Importer.DownloadToWorkspace {
-			problems.Add("deploymentSpec.executors."+label+".importer.downloadToWorkspace", "downloadToWorkspace is not supported yet").
-				Hint = "leave it out: tasks read the artifact where it is, nothing is copied"
-		}
 		for _, feature := range kfp.PlatformFeatures(pkg.Platform.Executor(label)) {
 			if hint := refused[feature]; hint != "" {
 				problems.Add("platforms.kubernetes.deploymentSpec.executors."+label+"."+feature, "%s is not supported", feature).Hint = hint

@@ -16,8 +16,8 @@ import (
 // of retries is lower than the run's is looked at anew when its scope is entered.
 //
 //   - What succeeded or was skipped, after upstreams that are all kept, is kept,
-//     whatever is below it: its condition, and the states of those upstreams,
-//     would come to the same again.
+//     whatever is below it, unless artifacts that it made are gone: its condition,
+//     and the states of those upstreams, would come to the same again.
 //   - A DAG or a loop that did not succeed is entered again, with what is below
 //     it under the names of before, so that the same rule goes on there.
 //   - All else is begun anew: a step by a further attempt, a DAG or a loop by a
@@ -92,7 +92,7 @@ func (x *execution) renew(n *node, upstreamAnew bool) bool {
 		// wait for it were marked with it.
 		return status.Retries >= x.run.Spec.Retries && n.created
 	}
-	if (status.State == skiff.StateSucceeded || status.State == skiff.StateSkipped) && !upstreamAnew {
+	if (status.State == skiff.StateSucceeded || status.State == skiff.StateSkipped) && !upstreamAnew && !x.lost(n.task) {
 		return false
 	}
 	composite := n.kind == skiff.TaskDAG || n.kind == skiff.TaskLoop || n.kind == skiff.TaskIteration

@@ -46,7 +46,7 @@ func (x *execution) rootInputs(ctx context.Context) (inputs, error) {
 func (x *execution) rootArtifact(ctx context.Context, input string, def *kfp.InputArtifactDef, address string) (*skiff.Artifact, error) {
 	name := x.run.Name + "-" + sanitized(input, 40) + "-" + shortHash(input)
 	known, err := x.artifact(ctx, name)
-	if err == nil || !errors.Is(err, store.ErrNotFound) {
+	if err == nil && known.Gone() == "" || err != nil && !errors.Is(err, store.ErrNotFound) {
 		return known, err
 	}
 	given := address != ""
@@ -68,8 +68,11 @@ func (x *execution) rootArtifact(ctx context.Context, input string, def *kfp.Inp
 			InstanceSchema: def.ArtifactType.InstanceSchema, URI: address, Run: x.run.Name, Imported: given,
 		},
 	}
+	if known != nil {
+		return known, nil // its empty file is there again
+	}
 	x.newArtifacts = append(x.newArtifacts, a)
-	x.artifacts[name] = a
+	x.take(a)
 	return a, nil
 }
 

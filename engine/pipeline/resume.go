@@ -414,7 +414,7 @@ func (x *execution) importedBefore(ctx context.Context, n *node, a *skiff.Artifa
 				return nil, err
 			}
 			for _, old := range known[""] {
-				if old.Spec.URI == a.Spec.URI && contentOf(old, nil) == contentOf(a, nil) {
+				if old.Gone() == "" && old.Spec.URI == a.Spec.URI && old.Spec.Workspace == a.Spec.Workspace && contentOf(old, nil) == contentOf(a, nil) {
 					n.reuse().From, n.reuse().Reason = past.Name, "taken over from run "+x.origin.name+": unchanged"
 					return old, nil
 				}

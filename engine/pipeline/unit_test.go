@@ -330,20 +330,6 @@ func TestUnsupported(t *testing.T) {
 			t.Errorf("%s: %v", name, problems)
 		}
 	}
-	for _, tt := range []struct {
-		executor kfp.ExecutorSpec
-		want     string
-	}{
-		{kfp.ExecutorSpec{Importer: &kfp.ImporterSpec{DownloadToWorkspace: true}}, "downloadToWorkspace"},
-		{kfp.ExecutorSpec{Importer: &kfp.ImporterSpec{}}, ""},
-		{kfp.ExecutorSpec{Container: &kfp.ContainerSpec{Image: "argostub/other"}}, ""},
-	} {
-		pkg := &kfp.Package{Spec: &kfp.PipelineSpec{DeploymentSpec: kfp.DeploymentSpec{Executors: map[string]*kfp.ExecutorSpec{"exec-a": &tt.executor}}}}
-		problems := c.unsupported(pkg)
-		if (tt.want == "") != (len(problems) == 0) || (tt.want != "" && !strings.Contains(problems.Error(), tt.want)) {
-			t.Errorf("%+v: %v, want %q", tt.executor, problems, tt.want)
-		}
-	}
 }
 
 func TestApplyPlatform(t *testing.T) {

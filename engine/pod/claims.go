@@ -11,13 +11,9 @@ import (
 )
 
 // claimFolder is the folder on the host behind a claim; its errors are shown to
-// the user. A claim that some engine gives a pod as a part of itself, such as a
-// run's workspace, has no object, and says so.
+// the user.
 func (r *run) claimFolder(ctx context.Context, claim *core.PersistentVolumeClaimVolume) (string, error) {
 	namespace := r.pod().Namespace
-	if implicit(claim) {
-		return r.c.backend.EnsureVolume(ctx, namespace, claim.ClaimName)
-	}
 	found, err := store.GetAs[*core.PersistentVolumeClaim](ctx, r.c.store, store.Key{Kind: Claims, Namespace: namespace, Name: claim.ClaimName})
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -28,10 +24,6 @@ func (r *run) claimFolder(ctx context.Context, claim *core.PersistentVolumeClaim
 		return "", fmt.Errorf("claim %q is being deleted", claim.ClaimName)
 	}
 	return r.c.backend.EnsureVolume(ctx, namespace, found.VolumeID())
-}
-
-func implicit(claim *core.PersistentVolumeClaimVolume) bool {
-	return claim.Skiff != nil && claim.Skiff.Implicit
 }
 
 // tendClaims removes the volumes of claims that are to go, once nothing mounts
@@ -51,7 +43,7 @@ func (c *Controller) tendClaims(ctx context.Context) error {
 // followClaims lists and watches claims, and pods where a claim waits for one.
 func (c *Controller) followClaims(ctx context.Context) error {
 	waiting := map[store.Key]bool{}
-	opts := store.ListOptions{Kind: Claims}
+	opts := store.ListOptions{Kind: Claims, Index: IndexDeleted, Prefix: deleted, Exact: true}
 	var revision uint64
 	for {
 		page, err := c.store.List(ctx, opts)
@@ -62,9 +54,7 @@ func (c *Controller) followClaims(ctx context.Context) error {
 			revision = page.Revision
 		}
 		for _, obj := range page.Items {
-			if obj.Metadata().DeletionTimestamp != nil {
-				waiting[claimKey(obj)] = true
-			}
+			waiting[claimKey(obj)] = true
 		}
 		if opts.Continue = page.Continue; opts.Continue == "" {
 			break
@@ -147,7 +137,8 @@ func (c *Controller) removeClaim(ctx context.Context, key store.Key) bool {
 	return err == nil || errors.Is(err, store.ErrNotFound)
 }
 
-// mounted reports whether a pod that has not ended mounts the claim.
+// mounted reports whether a pod mounts the claim that has not ended, or that is
+// being deleted: of the latter a container may still be there.
 func (c *Controller) mounted(ctx context.Context, key store.Key) (bool, error) {
 	opts := store.ListOptions{Kind: KindName, Namespace: key.Namespace, Index: IndexActive, Prefix: active, Exact: true}
 	for {
@@ -159,7 +150,7 @@ func (c *Controller) mounted(ctx context.Context, key store.Key) (bool, error) {
 			p := obj.(*core.Pod)
 			for i := range p.Spec.Volumes {
 				v := p.Spec.Volumes[i].PersistentVolumeClaim
-				if v != nil && !implicit(v) && v.ClaimName == key.Name && !p.Status.Phase.Terminal() {
+				if v != nil && v.ClaimName == key.Name {
 					return true, nil
 				}
 			}

@@ -24,12 +24,20 @@ const (
 	IndexRun = "run"
 	// IndexTask lists pods by the uid of the object that owns them.
 	IndexTask = "owner"
+	// IndexOwner lists claims that are part of another object by that: its kind,
+	// '/', its name. IndexDeleted holds, under the one value "deleted", the claims
+	// that are to go.
+	IndexOwner   = "owner"
+	IndexDeleted = "deleted"
 	// IndexUID finds a pod by its uid.
 	IndexUID = "uid"
 )
 
-// active is the one value of IndexActive.
-const active = "active"
+// active is the one value of IndexActive, deleted that of IndexDeleted.
+const (
+	active  = "active"
+	deleted = "deleted"
+)
 
 // Finalizer keeps a pod in the store until its containers and its folder are gone.
 const Finalizer = core.PodFinalizer
@@ -40,7 +48,21 @@ func Kinds() []store.Kind {
 		Kind(),
 		{Name: Secrets, New: func() core.Object { return new(core.Secret) }, Sealed: true},
 		{Name: ConfigMaps, New: func() core.Object { return new(core.ConfigMap) }},
-		{Name: Claims, New: func() core.Object { return new(core.PersistentVolumeClaim) }},
+		{Name: Claims, New: func() core.Object { return new(core.PersistentVolumeClaim) }, Indexes: []store.Index{
+			{Name: IndexOwner, Values: func(obj core.Object) []string {
+				var owners []string
+				for _, o := range obj.Metadata().OwnerReferences {
+					owners = append(owners, o.Kind+"/"+o.Name)
+				}
+				return owners
+			}},
+			{Name: IndexDeleted, Values: func(obj core.Object) []string {
+				if obj.Metadata().DeletionTimestamp == nil {
+					return nil
+				}
+				return []string{deleted}
+			}},
+		}},
 	}
 }
 

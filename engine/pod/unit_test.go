@@ -17,6 +17,7 @@ import (
 	"github.com/skiff-ml/skiff/runtime/launch"
 	"github.com/skiff-ml/skiff/scheduler"
 	"github.com/skiff-ml/skiff/store"
+	"github.com/skiff-ml/skiff/store/storetest"
 )
 
 func TestExpand(t *testing.T) {
@@ -226,7 +227,7 @@ func TestContainerSpec(t *testing.T) {
 	p.Spec.Volumes = []core.Volume{
 		{Name: "root", Artifact: &core.ArtifactVolume{}},
 		{Name: "out", Artifact: &core.ArtifactVolume{Key: "r/t"}},
-		{Name: "claim", PersistentVolumeClaim: &core.PersistentVolumeClaimVolume{ClaimName: "data", ReadOnly: true, Skiff: &core.ClaimVolumeExtension{Implicit: true}}},
+		{Name: "claim", PersistentVolumeClaim: &core.PersistentVolumeClaimVolume{ClaimName: "data", ReadOnly: true}},
 		{Name: "shm", EmptyDir: &core.EmptyDirVolume{Medium: "Memory", SizeLimit: quantities(t, "m", "1Gi")["m"]}},
 		{Name: "tmp", EmptyDir: &core.EmptyDirVolume{}},
 	}
@@ -240,7 +241,14 @@ func TestContainerSpec(t *testing.T) {
 		{Name: "out", MountPath: "/sub", SubPath: "x/y"},
 		{Name: "tmp", MountPath: "/scratch"},
 	}
+	s := storetest.Open(t, Kinds()...)
+	// One that is part of something else: its volume has its name.
+	claim := &core.PersistentVolumeClaim{ObjectMeta: core.ObjectMeta{Name: "data", Namespace: "default", OwnerReferences: []core.OwnerReference{{Kind: "Run", Name: "r"}}}}
+	if _, err := s.Commit(t.Context(), store.Op{Verb: store.Create, Kind: Claims, Object: claim}); err != nil {
+		t.Fatal(err)
+	}
 	r := testRun(t, p, func(cfg *Config) {
+		cfg.Store = s
 		cfg.Volumes, cfg.ClampCPUMilli, cfg.Env = folders{dir}, 2000, []string{"PIP_INDEX_URL=x"}
 		cfg.Mounts = []runtime.Mount{{HostPath: "/ca.pem", Path: "/etc/ca.pem", ReadOnly: true}}
 	})

@@ -310,6 +310,9 @@ func (a *API) readArtifact(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, named(err, "artifact", ids[0])
 	}
+	if why := artifact.Gone(); why != "" {
+		return nil, refuse(rpcNotFound, "artifact %s: %s", output, why)
+	}
 	content, err := a.cfg.Artifact(ctx, artifact)
 	if err != nil {
 		return nil, err

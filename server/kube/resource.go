@@ -64,6 +64,8 @@ type Dependent struct {
 	// Index is the store's index by the owner, Value the owner's entry in it.
 	Index string
 	Value func(owner store.Key) string
+	// Keep says which of them stay; nil means none.
+	Keep func(core.Object) bool
 }
 
 // LabelIndex is a store's index by the value of a label.
@@ -151,6 +153,8 @@ func runs() Resource {
 		Dependents: []Dependent{
 			{StoreKind: "tasks.skiff.dev", Index: "run", Value: func(run store.Key) string { return run.Name }},
 			{StoreKind: "pods", Index: "run", Value: func(run store.Key) string { return run.Namespace + "/" + run.Name }},
+			{StoreKind: "artifacts.skiff.dev", Index: "run", Value: func(run store.Key) string { return run.Name }, Keep: func(o core.Object) bool { return o.(*skiff.Artifact).OutlivesRun() }},
+			{StoreKind: "persistentvolumeclaims", Index: "owner", Value: func(run store.Key) string { return skiff.RunKind + "/" + run.Name }},
 		},
 	}
 }
@@ -211,7 +215,10 @@ func artifacts() Resource {
 			{Name: "Type", Type: "string", Value: artifact(func(a *skiff.Artifact) any { return a.Spec.SchemaTitle })},
 			{Name: "Run", Type: "string", Value: artifact(func(a *skiff.Artifact) any { return a.Spec.Run })},
 			{Name: "Size", Type: "string", Value: artifact(func(a *skiff.Artifact) any {
-				if a.Status.Digest == "" && a.Status.Size == 0 {
+				switch {
+				case a.Gone() != "":
+					return view.Bytes(a.Status.Size) + " (removed)"
+				case a.Status.Digest == "" && a.Status.Size == 0:
 					return ""
 				}
 				return view.Bytes(a.Status.Size)
@@ -220,6 +227,7 @@ func artifacts() Resource {
 			ageColumn(),
 			{Name: "Digest", Type: "string", Wide: true, Value: artifact(func(a *skiff.Artifact) any { return a.Status.Digest })},
 		},
+		Patch: patchArtifact,
 	}
 }
 

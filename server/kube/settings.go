@@ -1,7 +1,9 @@
 package kube
 
 import (
+	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -97,8 +99,18 @@ func claims() Resource {
 			c.Default()
 			return c.Validate()
 		},
-		Removable: func(core.Object) error { return nil },
+		Removable: claimRemovable,
 	}
+}
+
+// claimRemovable: a claim that is part of a run goes with that, and not under it.
+func claimRemovable(o core.Object) error {
+	c := o.(*core.PersistentVolumeClaim)
+	for _, owner := range c.OwnerReferences {
+		return &Error{Code: http.StatusConflict, Reason: "Conflict",
+			Message: fmt.Sprintf("claim %s is the workspace of run %s and goes with it (skiff delete run %s)", c.Name, owner.Name, owner.Name)}
+	}
+	return nil
 }
 
 func keyList[V any](data map[string]V) string {

@@ -146,6 +146,19 @@ func patchRun(before, after core.Object) error {
 	return nil
 }
 
+// patchArtifact lets clients pin an artifact and change its labels.
+func patchArtifact(before, after core.Object) error {
+	b, a := before.(*skiff.Artifact), after.(*skiff.Artifact)
+	if !equalJSON(b.Spec, a.Spec) || !equalJSON(b.Status, a.Status) {
+		return &Error{Code: http.StatusUnprocessableEntity, Reason: "Invalid",
+			Message: fmt.Sprintf("artifacts.skiff.dev %q: an artifact is what its task made; only its labels and annotations can be changed", b.Name)}
+	}
+	if why := b.Gone(); why != "" && skiff.Pinned(a) && !skiff.Pinned(b) {
+		return &Error{Code: http.StatusConflict, Reason: "Conflict", Message: fmt.Sprintf("artifact %s cannot be kept: %s", b.Name, why)}
+	}
+	return nil
+}
+
 // patchPod lets clients stop a pod, release it from a hold, and change its labels.
 func patchPod(before, after core.Object) error {
 	b, a := before.(*core.Pod), after.(*core.Pod)
@@ -183,6 +196,10 @@ func equalJSON(a, b any) bool {
 
 func runRemovable(obj core.Object) error {
 	run := obj.(*skiff.Run)
+	if run.Status.State.Terminal() && skiff.Pinned(run) {
+		return &Error{Code: http.StatusConflict, Reason: "Conflict",
+			Message: fmt.Sprintf("run %s is pinned; unpin it first (skiff unpin run %s)", run.Name, run.Name)}
+	}
 	if run.Status.State.Terminal() {
 		return nil
 	}
@@ -248,6 +265,9 @@ func deleteDependents(ctx context.Context, s store.Interface, d Dependent, owner
 		ops := make([]store.Op, 0, len(page.Items))
 		for _, obj := range page.Items {
 			meta := obj.Metadata()
+			if d.Keep != nil && d.Keep(obj) {
+				continue
+			}
 			ops = append(ops, store.Op{Verb: store.Delete, Kind: d.StoreKind,
 				Key: store.Key{Kind: d.StoreKind, Namespace: meta.Namespace, Name: meta.Name}})
 		}

@@ -107,6 +107,8 @@ type Artifact struct {
 	Imported bool                       `json:"imported,omitempty"`
 	Missing  bool                       `json:"missing,omitempty"`
 	Metadata map[string]json.RawMessage `json:"metadata,omitempty"`
+	// Gone says why its contents cannot be had any more; empty where they can.
+	Gone string `json:"gone,omitempty"`
 }
 
 // Store kinds and the index by run that this package reads.
@@ -256,7 +258,7 @@ func artifactOf(a *skiff.Artifact, paths map[string]string) Artifact {
 		ID: a.Name, Name: cmp.Or(a.Spec.DisplayName, a.Spec.Output), Type: a.Spec.SchemaTitle,
 		Task: cmp.Or(paths[a.Spec.Task], a.Spec.Task), Output: a.Spec.Output, URI: a.Spec.URI,
 		Size: a.Status.Size, Digest: a.Status.Digest, Imported: a.Spec.Imported, Missing: a.Status.Missing,
-		Metadata: a.Spec.Metadata,
+		Metadata: a.Spec.Metadata, Gone: a.Gone(),
 	}
 }
 

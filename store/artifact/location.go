@@ -60,25 +60,36 @@ func (r *Repository) Locate(namespace, uri string) (Location, error) {
 	if err := checkNamespace(namespace); err != nil {
 		return Location{}, err
 	}
+	key, err := Key(uri)
+	if err != nil {
+		return Location{}, err
+	}
+	scheme, _, _ := strings.Cut(uri, "://")
+	return Location{
+		Scheme: scheme, Key: key, namespace: namespace,
+		HostPath:      filepath.Join(r.path, namespace, filepath.FromSlash(key)),
+		ContainerPath: path.Join("/", key),
+	}, nil
+}
+
+// Key is the place of a URI below a namespace's folder, slash-separated:
+// "minio/mlpipeline/…". It is as strict as Locate.
+func Key(uri string) (string, error) {
 	scheme, key, found := strings.Cut(uri, "://")
 	folder, known := schemeFolder(scheme)
 	if !found || !known {
-		return Location{}, fmt.Errorf("artifact %.200q: the scheme must be minio, s3 or gs: %w", uri, ErrInvalid)
+		return "", fmt.Errorf("artifact %.200q: the scheme must be minio, s3 or gs: %w", uri, ErrInvalid)
 	}
 	key = strings.TrimSuffix(key, "/")
 	if len(key) > maxKey {
-		return Location{}, fmt.Errorf("artifact %.80q…: %d bytes are more than %d: %w", uri, len(key), maxKey, ErrInvalid)
+		return "", fmt.Errorf("artifact %.80q…: %d bytes are more than %d: %w", uri, len(key), maxKey, ErrInvalid)
 	}
 	for segment := range strings.SplitSeq(key, "/") {
 		if err := checkSegment(segment); err != nil {
-			return Location{}, fmt.Errorf("artifact %q: %w", uri, err)
+			return "", fmt.Errorf("artifact %q: %w", uri, err)
 		}
 	}
-	return Location{
-		Scheme: scheme, Key: folder + "/" + key, namespace: namespace,
-		HostPath:      filepath.Join(r.path, namespace, folder, filepath.FromSlash(key)),
-		ContainerPath: path.Join("/", folder, key),
-	}, nil
+	return folder + "/" + key, nil
 }
 
 func checkNamespace(namespace string) error {

@@ -190,8 +190,9 @@ func (r *Repository) openInside(namespace, uri, subpath string) (fd, unix.Stat_t
 type Entry struct {
 	Name string
 	Dir  bool
-	// Link is true for a symbolic link; Size is then that of its text.
-	Link bool
+	// Link is true for a symbolic link; Target is its text, Size the length of that.
+	Link   bool
+	Target string
 	// Size is in bytes; 0 for a directory.
 	Size     int64
 	Modified time.Time
@@ -224,6 +225,11 @@ func (r *Repository) List(namespace, uri, subpath string) (entries []Entry, err 
 		e := Entry{Name: name, Dir: kindOf(st) == kindDir, Link: isLink(st), Modified: time.Unix(st.Mtim.Unix())}
 		if !e.Dir {
 			e.Size = st.Size
+		}
+		if e.Link {
+			if e.Target, err = readLink(dir, name); err != nil {
+				return nil, fmt.Errorf("list artifact %s: %w", uri, pathError(err, []string{name}))
+			}
 		}
 		entries = append(entries, e)
 	}

@@ -71,7 +71,7 @@ func TestFeaturesAreCovered(t *testing.T) {
 		classification-metrics custom-type optional-artifact custom-path embedded-artifact pythonic-artifact
 		container-component env resources dynamic-resources accelerator image-placeholder image-entrypoint
 		executor-input ifpresent concat uri-placeholder metadata-placeholder importer importer-metadata
-		importer-reimport model-car resolver custom-job workspace notebook task-config timeout packages display-name
+		importer-reimport model-car resolver custom-job workspace workspace-import notebook task-config timeout packages display-name
 		kubernetes-platform secret-env secret-volume config-map volume-claim ephemeral-volume empty-dir shared-memory
 		pod-metadata field-path image-pull placement security-context init-container sidecar validation failure logs`)
 	have := map[string]bool{}

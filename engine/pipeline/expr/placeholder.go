@@ -26,8 +26,9 @@ type Context struct {
 	TaskName, TaskUUID             string
 	JobCreateTime, JobScheduleTime time.Time
 	PipelineRoot, WorkspacePath    string
-	// ContainerPath is where an artifact's URI appears inside the container.
-	ContainerPath func(uri string) (string, error)
+	// ContainerPath is where an artifact without a path of its own appears inside
+	// the container.
+	ContainerPath func(a kfp.RuntimeArtifact) (string, error)
 	// Quote, where set, is applied to each part of a text: to what the pipeline's
 	// author wrote (literal) and to what took a placeholder's place.
 	Quote func(part string, literal bool) string
@@ -319,7 +320,7 @@ func (c *Context) path(a kfp.RuntimeArtifact) (string, error) {
 	if c.ContainerPath == nil {
 		return a.URI, nil
 	}
-	path, err := c.ContainerPath(a.URI)
+	path, err := c.ContainerPath(a)
 	if err != nil {
 		return "", fmt.Errorf("the place of %s in the container: %w", a.URI, err)
 	}

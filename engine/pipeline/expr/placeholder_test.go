@@ -54,7 +54,9 @@ func sample() *Context {
 		JobCreateTime:   time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		JobScheduleTime: time.Date(2026, 1, 2, 4, 0, 0, 0, time.FixedZone("CET", 3600)),
 		PipelineRoot:    "minio://b", WorkspacePath: "/kfp-workspace",
-		ContainerPath: func(uri string) (string, error) { return "/" + strings.Replace(uri, "://", "/", 1), nil },
+		ContainerPath: func(a kfp.RuntimeArtifact) (string, error) {
+			return "/" + strings.Replace(a.URI, "://", "/", 1), nil
+		},
 	}
 }
 

@@ -1,6 +1,6 @@
 """What goes with a task: caching, resources, names, workspace, notebooks, task configuration, time limits."""
 import pathlib
-from typing import List, NamedTuple
+from typing import Dict, List, NamedTuple
 
 from kfp import dsl, kubernetes
 from kfp.dsl import Dataset, Input, Output
@@ -189,6 +189,71 @@ def workspace() -> NamedTuple('Out', text=str, names=List[str]):
     return Out(text=text.output, names=found.output)
 
 
+@dsl.component(base_image=IMAGE)
+def write_set(text: str, data: Output[Dataset]):
+    import os
+
+    os.makedirs(os.path.join(data.path, 'deep'))
+    with open(os.path.join(data.path, 'deep', 'text'), 'w') as f:
+        f.write(text)
+
+
+@dsl.component(base_image=IMAGE)
+def uri_of_set(data: Input[Dataset]) -> str:
+    return data.uri
+
+
+@dsl.component(base_image=IMAGE)
+def read_set(data: Input[Dataset]) -> Dict[str, str]:
+    """What is read, and from where: the folders before the bucket."""
+    import os
+
+    with open(os.path.join(data.path, 'deep', 'text')) as f:
+        return {'text': f.read(), 'at': data.path.split('mlpipeline')[0], 'note': data.metadata['note']}
+
+
+@dsl.component(base_image=IMAGE)
+def append_to_set(data: Input[Dataset], text: str):
+    import os
+
+    with open(os.path.join(data.path, 'deep', 'text'), 'a') as f:
+        f.write(text)
+
+
+@dsl.container_component
+def show_set(data: Input[Dataset], text: dsl.OutputPath(str)):
+    script = 'mkdir -p "$(dirname "$1")" && cat "$0"/deep/* > "$1"'
+    return dsl.ContainerSpec(image='alpine', command=['sh', '-c', script], args=[data.path, text])
+
+
+@dsl.pipeline(
+    name='import-to-workspace', pipeline_config=dsl.PipelineConfig(workspace=dsl.WorkspaceConfig(size='100Mi'))
+)
+def import_to_workspace(text: str = 'as imported') -> NamedTuple('Out', copy=Dict[str, str], original=Dict[str, str], shown=str):
+    """A copy that steps may change, beside the original, which they may not; two importers share it."""
+    uri = uri_of_set(data=write_set(text=text).output).output
+    note = {'note': 'a note'}
+    data = dsl.importer(artifact_uri=uri, artifact_class=Dataset, metadata=note, download_to_workspace=True)
+    changed = append_to_set(data=data.output, text=', and changed')
+    again = dsl.importer(artifact_uri=uri, artifact_class=Dataset, metadata=note, download_to_workspace=True).after(changed)
+    original = dsl.importer(artifact_uri=uri, artifact_class=Dataset, metadata=note).after(changed)
+    Out = NamedTuple('Out', [('copy', Dict[str, str]), ('original', Dict[str, str]), ('shown', str)])
+    return Out(
+        copy=read_set(data=again.output).output,
+        original=read_set(data=original.output).output,
+        shown=show_set(data=data.output).after(changed).outputs['text'],
+    )
+
+
+@dsl.pipeline(
+    name='import-nothing-to-workspace', pipeline_config=dsl.PipelineConfig(workspace=dsl.WorkspaceConfig(size='1Mi'))
+)
+def import_nothing_to_workspace(uri: str = 'minio://mlpipeline/no/such/thing') -> Dict[str, str]:
+    """What is not there cannot be copied: the importer fails, and says so."""
+    data = dsl.importer(artifact_uri=uri, artifact_class=Dataset, metadata={'note': ''}, download_to_workspace=True)
+    return read_set(data=data.output).output
+
+
 # Notebooks
 
 
@@ -313,6 +378,8 @@ PIPELINES = {
         gpu,
         other_accelerator,
         workspace,
+        import_to_workspace,
+        import_nothing_to_workspace,
         notebook,
         task_config,
         packages,

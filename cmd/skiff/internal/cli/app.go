@@ -120,6 +120,7 @@ func (a *app) root() *cobra.Command {
 		a.archiveCommand("archive", "is archived", "Put runs or experiments away"),
 		a.archiveCommand("unarchive", "is available", "Take runs or experiments out of the archive"), a.deleteObjectsCommand(),
 		a.scheduleCommand(), a.recurringActionCommand(enable), a.recurringActionCommand(disable), a.triggerCommand(),
+		a.gcCommand(), a.pinCommand("pin", true), a.pinCommand("unpin", false),
 	)
 	wrapArgErrors(root)
 	return root

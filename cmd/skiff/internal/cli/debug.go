@@ -109,6 +109,9 @@ func (a *app) debug(ctx context.Context, c *client.Client, runID, name string, f
 			a.notef("pod %s could not be removed: %v", made.Pod, left)
 		}
 	}()
+	for _, missing := range made.Missing {
+		a.notef("%s", missing)
+	}
 	if err := a.awaitPod(ctx, c, made.Pod); err != nil {
 		return err
 	}

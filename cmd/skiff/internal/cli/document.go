@@ -78,6 +78,9 @@ func (a *app) printResults(run *view.Run) error {
 		if artifact.Size > 0 {
 			size = view.Bytes(artifact.Size)
 		}
+		if artifact.Gone != "" {
+			size += " (removed)"
+		}
 		rows = append(rows, []string{artifact.Name, artifact.Type, size, artifact.Task, artifact.URI})
 	}
 	return a.section([]string{"Artifact", "Type", "Size", "Task", "URI"}, rows)

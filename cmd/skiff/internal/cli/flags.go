@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/cmd/skiff/internal/daemon"
 )
 
@@ -21,6 +22,7 @@ type daemonFlags struct {
 	cacheExpiry string
 	nodeLabels  []string
 	sources     string
+	retain      string
 }
 
 func (f *daemonFlags) register(cmd *cobra.Command) {
@@ -34,6 +36,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.cacheExpiry, "cache-expiry", "", "how old an earlier result may be to be taken for a step, as in 720h or 30d; default is any age")
 	flags.StringArrayVar(&f.nodeLabels, "node-label", nil, "KEY=VALUE, a label of this machine that node selectors are compared with")
 	flags.StringVar(&f.sources, "pipeline-urls", daemon.SourcesOff, "off, public or any: from which addresses clients may have pipelines fetched")
+	flags.StringVar(&f.retain, "retain", "", "what to keep of artifacts, as in max-age=30d,max-runs=1000,max-bytes=200GiB; everything if left out")
 	_ = cmd.RegisterFlagCompletionFunc("runtime", cobra.FixedCompletions(
 		[]string{daemon.RuntimeAuto, daemon.RuntimeDocker, daemon.RuntimeProcess}, cobra.ShellCompDirectiveNoFileComp))
 }
@@ -41,7 +44,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 // given reports whether any of the flags was used on the command line.
 func (f *daemonFlags) given(cmd *cobra.Command) []string {
 	var used []string
-	for _, name := range []string{"runtime", "fake-gpus", "fake-node", "container-env", "container-ca", "warm-steps", "cache-expiry", "node-label", "pipeline-urls"} {
+	for _, name := range []string{"runtime", "fake-gpus", "fake-node", "container-env", "container-ca", "warm-steps", "cache-expiry", "node-label", "pipeline-urls", "retain"} {
 		if cmd.Flags().Changed(name) {
 			used = append(used, "--"+name)
 		}
@@ -58,6 +61,9 @@ func (f *daemonFlags) config(a *app) (daemon.Config, error) {
 	cfg := daemon.Config{
 		StateDir: dir, Runtime: f.runtime, FakeGPUs: f.fakeGPUs, FakeNode: f.fakeNode,
 		ContainerEnv: f.containerEn, ContainerCA: f.containerCA, WarmSteps: f.warmSteps, CacheExpiry: f.cacheExpiry, NodeLabels: f.nodeLabels, PipelineURLs: f.sources, Version: a.version,
+	}
+	if cfg.Retain, err = skiff.ParseRetention(f.retain); err != nil {
+		return cfg, refuse(fmt.Errorf("--retain: %w", err))
 	}
 	if err := cfg.Check(); err != nil {
 		return cfg, refuse(err)

@@ -100,8 +100,8 @@ func (a *app) deleteObjectsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete KIND NAME...",
 		Short: "Delete runs, experiments, recurring runs, pipelines or pipeline versions",
-		Long: "Delete objects that are not needed any more: a run that has ended, with its tasks and\n" +
-			"logs; a pipeline, with --cascade its versions too. The runs of an experiment or of a\n" +
+		Long: "Delete objects that are not needed any more: a run that has ended, with its tasks,\n" +
+			"logs and what it made, unless that is pinned or used by others; a pipeline, with --cascade its versions too. The runs of an experiment or of a\n" +
 			"pipeline stay.",
 		Args:              cobra.MinimumNArgs(2),
 		ValidArgsFunction: a.completeKinds(kinds...),

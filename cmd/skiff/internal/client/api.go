@@ -198,6 +198,27 @@ func (c *Client) Cancel(ctx context.Context, namespace, name string) (*skiff.Run
 		body: []byte(`{"spec":{"cancel":true}}`), contentType: "application/merge-patch+json"}, run)
 }
 
+// Annotate sets an annotation of an object; value is JSON, null takes it away.
+func (c *Client) Annotate(ctx context.Context, kind Kind, namespace, name, key, value string) error {
+	body := fmt.Sprintf(`{"metadata":{"annotations":{%q:%s}}}`, key, value)
+	return c.callJSON(ctx, request{method: http.MethodPatch, path: kind.path(namespace, name), body: []byte(body),
+		contentType: "application/merge-patch+json"}, &struct{}{})
+}
+
+// Purge keeps a namespace to its retention at once, or to the one that is given
+// (see skiff.ParseRetention). With dryRun it only says what would go.
+func (c *Client) Purge(ctx context.Context, namespace, retain string, dryRun bool) (*skiff.PurgeReport, error) {
+	query := url.Values{}
+	if retain != "" {
+		query.Set("retain", retain)
+	}
+	if dryRun {
+		query.Set("dryRun", "All")
+	}
+	report := &skiff.PurgeReport{}
+	return report, c.callJSON(ctx, request{method: http.MethodPost, path: kinds()["artifacts"].path(namespace) + ":gc", query: query}, report)
+}
+
 // LogOptions select log lines.
 type LogOptions struct {
 	Follow, Timestamps bool

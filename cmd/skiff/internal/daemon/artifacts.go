@@ -51,6 +51,9 @@ func openArtifact(ctx context.Context, r *artifact.Repository, a *skiff.Artifact
 	if a.Status.Missing {
 		return nil, fmt.Errorf("artifact %s was declared by its task but never written: %w", a.Name, store.ErrNotFound)
 	}
+	if why := a.Gone(); why != "" {
+		return nil, fmt.Errorf("artifact %s: %s: %w", a.Name, why, store.ErrNotFound)
+	}
 	file, err := r.Open(a.Namespace, a.Spec.URI, "")
 	switch {
 	case err == nil:

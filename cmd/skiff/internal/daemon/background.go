@@ -26,7 +26,7 @@ func Background(cfg Config) error {
 	args := []string{"up", "--until-idle", "--listen", "", "--state-dir", cfg.StateDir}
 	for flag, value := range map[string]string{
 		"--runtime": cfg.Runtime, "--fake-gpus": cfg.FakeGPUs, "--fake-node": cfg.FakeNode, "--container-ca": cfg.ContainerCA,
-		"--pipeline-urls": cfg.PipelineURLs,
+		"--pipeline-urls": cfg.PipelineURLs, "--retain": cfg.Retain.String(),
 	} {
 		if value != "" {
 			args = append(args, flag, value)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/engine/pipeline"
 	"github.com/skiff-ml/skiff/runtime/device"
 )
@@ -89,6 +90,9 @@ type Config struct {
 	// PipelineURLs is off, public or any: from where pipelines are fetched that
 	// clients name by address; empty is off.
 	PipelineURLs string
+	// Retain bounds what every namespace keeps of artifacts, unless it says
+	// otherwise itself.
+	Retain skiff.Retention
 	// Embedded says that the daemon lives inside another command.
 	Embedded bool
 	// Reading answers from what is kept and runs nothing: what is active stays

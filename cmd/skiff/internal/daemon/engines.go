@@ -15,6 +15,7 @@ import (
 	"github.com/skiff-ml/skiff/engine/pipeline"
 	"github.com/skiff-ml/skiff/engine/pod"
 	"github.com/skiff-ml/skiff/engine/recurring"
+	"github.com/skiff-ml/skiff/engine/retention"
 	"github.com/skiff-ml/skiff/runtime"
 	"github.com/skiff-ml/skiff/runtime/device"
 	"github.com/skiff-ml/skiff/runtime/plugin"
@@ -35,6 +36,7 @@ type engines struct {
 	pods         *pod.Controller
 	pipelines    *pipeline.Controller
 	recurring    *recurring.Controller
+	retention    *retention.Controller
 	repository   *artifact.Repository
 }
 
@@ -73,6 +75,7 @@ func (d *daemon) runEngines(ctx context.Context) error {
 		running.Go(func() error { return quietly(ctx, e.pods.Run(ctx)) })
 		running.Go(func() error { return quietly(ctx, e.pipelines.Run(ctx)) })
 		running.Go(func() error { return quietly(ctx, e.recurring.Run(ctx)) })
+		running.Go(func() error { return quietly(ctx, e.retention.Run(ctx)) })
 		running.Go(func() error { return quietly(ctx, d.followDevices(ctx, e, found.source)) })
 		return running.Wait()
 	})
@@ -210,7 +213,7 @@ func (d *daemon) controllers(e *engines, machine runtime.Inventory) error {
 		}
 	}
 	e.pipelines, err = pipeline.New(pipeline.Config{
-		Store: d.store, Artifacts: e.repository, Images: e.backend, Logger: d.log, Fake: e.fake,
+		Store: d.store, Artifacts: e.repository, Images: e.backend, Volumes: e.backend, Logger: d.log, Fake: e.fake,
 		Warm: d.warmSteps() > 0, CacheExpiry: expiry,
 		Fit: func(p *core.Pod) error { return e.pods.Check(&p.Spec) },
 	})
@@ -218,6 +221,12 @@ func (d *daemon) controllers(e *engines, machine runtime.Inventory) error {
 		return err
 	}
 	e.recurring, err = recurring.New(recurring.Config{Store: d.store, Pipelines: scheduled{e.pipelines}, Logger: d.log})
+	if err != nil {
+		return err
+	}
+	e.retention, err = retention.New(retention.Config{
+		Store: d.store, Contents: e.repository, Using: e.pipelines.Using, Retention: d.cfg.Retain, Logger: d.log,
+	})
 	return err
 }
 

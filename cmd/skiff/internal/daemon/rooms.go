@@ -22,6 +22,7 @@ var (
 	_ server.NodeSource = (*daemon)(nil)
 	_ server.Artifacts  = (*daemon)(nil)
 	_ server.Pods       = (*daemon)(nil)
+	_ server.Retention  = (*daemon)(nil)
 )
 
 // Submit implements server.Pipelines. It waits for the engines.
@@ -82,6 +83,22 @@ func (s scheduled) Prepare(ctx context.Context, sub recurring.Submission) (*skif
 		PipelineRoot: sub.PipelineRoot, ServiceAccount: sub.ServiceAccount, PipelineVersion: sub.PipelineVersion,
 		RecurringRun: sub.RecurringRun, ScheduledAt: sub.ScheduledAt,
 	})
+}
+
+// Purge implements server.Retention.
+func (d *daemon) Purge(ctx context.Context, namespace string, bounds *skiff.Retention, dryRun bool) (*skiff.PurgeReport, error) {
+	e, err := d.await(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if bounds == nil {
+		found, err := e.retention.Retention(ctx, namespace)
+		if err != nil {
+			return nil, err
+		}
+		bounds = &found
+	}
+	return e.retention.Purge(ctx, namespace, *bounds, dryRun)
 }
 
 // PodLogs implements server.Logs.
