@@ -34,6 +34,9 @@ type ArtifactRepository interface {
 	Exists(namespace, uri string) bool
 	// Open and List read contents.
 	artifact.Source
+	// Fetch makes contents be here that are kept elsewhere. It comes before every
+	// read of what another may have made or keeps; what is here costs a look.
+	Fetch(ctx context.Context, namespace, uri string) error
 }
 
 // Images tells which image a reference is.
