@@ -17,7 +17,7 @@ LAUNCHER := runtime/launch/embedded/bin/launcher
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := $(SKIFF_CACHE)/tools/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
 
-.PHONY: help build launcher nvml demo test lint bench engine images tools corpus clean
+.PHONY: help build launcher nvml demo test lint bench engine images tools minio corpus clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ $(GOLANGCI):
 	@echo "building golangci-lint $(GOLANGCI_VERSION) into $(@D), once"
 	@mkdir -p $(@D)
 	@cd $(@D) && GOFLAGS= GOBIN=$(@D) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+minio: ## build the object store that the tests run into the cache
+	@test/minio.sh
 
 clean: ## remove what build and demo made here; the cache stays
 	rm -rf bin dist .demo $(LAUNCHER)

@@ -49,6 +49,7 @@ if need gcc gcc libc6-dev; then flags+=(-race); fi
 need python3 python3 python3-venv
 python3 -c 'import venv, ensurepip' 2>/dev/null || { can_install && apt-get install -y -qq python3-venv; } ||
   missing+=("Python's venv module (Debian package: python3-venv)")
+test/minio.sh >/dev/null || missing+=("a MinIO server, built from its Go module (said above)")
 if [[ ${SKIFF_TEST_DOCKER:-1} == 1 ]]; then
   if test/engine.sh && test/images/build.sh; then
     flags+=(-tags docker)
