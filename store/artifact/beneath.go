@@ -179,6 +179,25 @@ func makeFolders(dir fd, segments []string, last uint32) (err error) {
 	return nil
 }
 
+// makeParents creates the folders at segments below dir, with mode 0755, and
+// leaves those that are there as they are.
+func makeParents(dir fd, segments []string) error {
+	for i := range segments {
+		found, err := descend(dir, segments[:i+1])
+		if errors.Is(err, ErrNotFound) {
+			err = makeFolders(dir, segments[:i+1], 0o755)
+			found = -1
+		}
+		if found >= 0 {
+			err = errors.Join(err, found.close())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // names are a folder's entries, sorted by the file system's whim.
 func names(dir fd) ([]string, error) {
 	// A new description, so that reading it moves no one else's place.

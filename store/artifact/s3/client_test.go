@@ -386,7 +386,7 @@ func TestChangedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	put("after!")
-	if err := c.Download(t.Context(), found, &taken{dir: t.TempDir()}); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "changed") {
+	if err := c.Download(t.Context(), found, &taken{dir: t.TempDir()}); !errors.Is(err, errChanged) {
 		t.Errorf("download: %v", err)
 	}
 }

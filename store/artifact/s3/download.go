@@ -69,6 +69,9 @@ func (c *Client) object(ctx context.Context, bucket string, o *object, sink Sink
 	})
 }
 
+// errChanged: the object is another one than Look found.
+var errChanged = errors.New("it changed while it was read")
+
 // errLocal is a fault of this machine's, which no second try mends.
 var errLocal = errors.New("write here")
 
@@ -108,7 +111,7 @@ func (d *downloading) try(ctx context.Context) (err error) {
 	body, info, header, err := d.c.core.GetObject(ctx, d.bucket, d.o.key, options)
 	if err != nil {
 		if minio.ToErrorResponse(err).StatusCode == http.StatusPreconditionFailed {
-			return fmt.Errorf("%s: %w: it changed while it was read", d.c.endpoint, ErrCorrupt)
+			return fmt.Errorf("%s: %w", d.c.endpoint, errChanged)
 		}
 		return err
 	}
@@ -119,8 +122,7 @@ func (d *downloading) try(ctx context.Context) (err error) {
 		d.check = checksumOf(got, header)
 	}
 	// One more byte than it may have shows that it has more.
-	n, err := io.Copy(&checkedWriter{d}, io.LimitReader(body, d.o.size-d.at+1))
-	_ = n
+	_, err = io.Copy(&checkedWriter{d}, io.LimitReader(body, d.o.size-d.at+1))
 	switch {
 	case err != nil:
 		return err

@@ -38,7 +38,7 @@ const maxText = 300
 // explain gives an error of the library its class, without the request's address
 // and whatever else a server might echo.
 func (c *Client) explain(err error) error {
-	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, errLocal) || errors.Is(err, ErrAway) || Lasting(err) {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, errLocal) || errors.Is(err, errChanged) || errors.Is(err, ErrAway) || Lasting(err) {
 		return err // said already, or no store's fault
 	}
 	var refused minio.ErrorResponse

@@ -54,7 +54,7 @@ func (c *Client) Upload(ctx context.Context, bucket, key string, source Source, 
 		return nil, err
 	}
 	if dir && len(files) == 0 {
-		return &Content{Dir: true, bucket: bucket}, nil // a bucket has no empty folders
+		return &Content{Dir: true, Version: version(nil), bucket: bucket}, nil // a bucket has no empty folders
 	}
 	up := &uploading{c: c, bucket: bucket, source: source, progress: progress, there: map[string]object{}}
 	for _, f := range files {
