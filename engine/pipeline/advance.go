@@ -174,6 +174,7 @@ func (x *execution) settle(n *node, state skiff.State, reason, message string) {
 	}
 	x.touch(n)
 	x.noteReuse(n)
+	n.letGo()
 	if n.pod != nil {
 		delete(x.byPod, n.pod.Name)
 	}
@@ -400,6 +401,8 @@ func (x *execution) cancelNode(n *node) {
 		x.cancelScope(n.inner)
 	case n.abandon != nil:
 		n.abandon()
+	case n.transfer != nil: // nothing of it runs: it waits for an object store
+		x.settle(n, skiff.StateCanceled, reasonCancelled, "the run was cancelled")
 	case n.pod != nil && !n.pod.Status.Phase.Terminal() && x.timers[n] == nil:
 		x.stopPods = append(x.stopPods, n.pod.Name)
 	case n.waiting > 0 && n.loop == nil && n.task.Status.StartedAt.IsZero():

@@ -94,12 +94,42 @@ func (x *execution) decide(ctx context.Context, n *node, digests map[string]stri
 		x.newAttempt(ctx, n)
 		return
 	}
-	hit, results := x.find(ctx, n, digests)
-	if hit == nil {
+	x.found(ctx, n, x.find(ctx, n, digests))
+}
+
+// found goes on after the look-up, with the first result whose artifacts the
+// object stores have, too.
+func (x *execution) found(ctx context.Context, n *node, list []earlier) {
+	if len(list) == 0 {
 		x.newAttempt(ctx, n)
 		return
 	}
-	x.settleAs(n, hit, results)
+	take := func() {
+		n.task.Status.CacheReason = "hit: the same step of run " + list[0].task.Spec.Run
+		x.settleAs(n, list[0].task, list[0].results)
+	}
+	kept := x.keptElsewhere(ctx, list[0].results)
+	if len(kept) == 0 {
+		take()
+		return
+	}
+	x.outside(ctx, func(working context.Context) func() {
+		err := x.c.stillKept(working, kept)
+		return func() {
+			switch {
+			case n.final():
+			case err != nil:
+				n.task.Status.CacheReason = unusable(list[0].task, err)
+				x.found(ctx, n, list[1:])
+			default:
+				take()
+			}
+		}
+	})
+}
+
+func unusable(task *skiff.Task, err error) string {
+	return fmt.Sprintf("miss: the result of run %s cannot be used again: %v", task.Spec.Run, err)
 }
 
 // uncacheable says why a step must run, "" where it need not.
@@ -115,19 +145,27 @@ func (x *execution) uncacheable(n *node) string {
 	return x.cacheRule(n).off
 }
 
-// find looks for the newest result of the same step whose artifacts are there.
-func (x *execution) find(ctx context.Context, n *node, digests map[string]string) (*skiff.Task, artifactMap) {
+// earlier is the result of an earlier task.
+type earlier struct {
+	task    *skiff.Task
+	results artifactMap
+}
+
+// find looks for results of the same step whose artifacts are there as far as
+// this machine can tell, newest first.
+func (x *execution) find(ctx context.Context, n *node, digests map[string]string) []earlier {
 	key, err := x.cacheKey(ctx, n, digests)
 	if err != nil {
 		n.task.Status.CacheReason = "not looked up: " + err.Error()
-		return nil, nil
+		return nil
 	}
 	n.task.Status.CacheKey = key
 	page, err := x.c.store.List(ctx, store.ListOptions{Kind: Tasks, Namespace: x.run.Namespace, Index: indexCache, Prefix: key + separator, Limit: 10})
 	if err != nil {
 		n.task.Status.CacheReason = "not looked up: " + err.Error()
-		return nil, nil
+		return nil
 	}
+	var usable []earlier
 	rule, now := x.cacheRule(n), x.c.now()
 	if len(page.Items) == 0 {
 		n.task.Status.CacheReason = "miss: " + x.nearMiss(ctx, n, digests)
@@ -140,12 +178,12 @@ func (x *execution) find(ctx context.Context, n *node, digests map[string]string
 		}
 		results, err := x.cachedArtifacts(ctx, task)
 		if err == nil {
-			n.task.Status.CacheReason = "hit: the same step of run " + task.Spec.Run
-			return task, results
+			usable = append(usable, earlier{task, results})
+			continue
 		}
-		n.task.Status.CacheReason = fmt.Sprintf("miss: the result of run %s cannot be used again: %v", task.Spec.Run, err)
+		n.task.Status.CacheReason = unusable(task, err)
 	}
-	return nil, nil
+	return usable
 }
 
 // nearMiss says in what a step differs from the same step of the run before, as
@@ -238,7 +276,7 @@ func (x *execution) cachedArtifacts(ctx context.Context, task *skiff.Task) (arti
 			if why := a.Gone(); why != "" {
 				return nil, fmt.Errorf("artifact %s: %s", a.Spec.DisplayName, why)
 			}
-			if !a.Spec.Imported && !a.Status.Missing && !x.c.artifacts.Exists(x.run.Namespace, a.Spec.URI) {
+			if !a.Spec.Imported && !a.Status.Missing && !x.elsewhere(ctx, a) && !x.c.artifacts.Exists(x.run.Namespace, a.Spec.URI) {
 				return nil, fmt.Errorf("artifact %s is no longer at %s", a.Spec.DisplayName, a.Spec.URI)
 			}
 			list.items = append(list.items, a)
@@ -358,8 +396,19 @@ func (c *Controller) digests(ctx context.Context, namespace string, list []*skif
 	list = slices.Clone(list)
 	found := make(map[string]string, len(list))
 	for _, a := range list {
-		if _, err := c.artifacts.Locate(namespace, a.Spec.URI); err != nil || !c.artifacts.Exists(namespace, a.Spec.URI) {
-			continue // it is not kept here: its URI identifies it
+		if _, err := c.artifacts.Locate(namespace, a.Spec.URI); err != nil {
+			continue // nobody keeps it: its URI identifies it
+		}
+		version, err := c.versionElsewhere(ctx, namespace, a)
+		if err != nil {
+			return nil, fmt.Errorf("identify artifact %s: %w", a.Spec.DisplayName, err)
+		}
+		if version != "" {
+			found[a.Name] = version
+			continue
+		}
+		if !c.artifacts.Exists(namespace, a.Spec.URI) {
+			continue
 		}
 		digest, err := c.artifacts.Digest(ctx, namespace, a.Spec.URI)
 		if err != nil {

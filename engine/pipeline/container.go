@@ -55,7 +55,7 @@ func (x *execution) attach(ctx context.Context, n *node) {
 	obj, err := x.c.store.Get(ctx, store.Key{Kind: podsKind, Namespace: x.run.Namespace, Name: n.task.Status.Pod})
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		x.podGone(n)
+		x.podGone(ctx, n)
 	case err != nil:
 		x.fail(n, reasonInternalFault, err)
 	default:
@@ -69,6 +69,7 @@ func (x *execution) attach(ctx context.Context, n *node) {
 			return
 		}
 		x.byPod[pod.Name] = n
+		x.keepHere(n)
 		x.podChanged(ctx, n, pod)
 	}
 }
@@ -80,9 +81,11 @@ func (x *execution) newAttempt(ctx context.Context, n *node) {
 		x.settle(n, skiff.StateCanceled, reasonCancelled, "the run was cancelled")
 		return
 	}
-	n.task.Status.Attempts++
-	n.restarts = 0
-	x.launch(n)
+	x.withInputs(ctx, n, func() {
+		n.task.Status.Attempts++
+		n.restarts = 0
+		x.launch(n)
+	})
 }
 
 // launch makes the pod of the present attempt.

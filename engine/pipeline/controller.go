@@ -68,6 +68,11 @@ type Config struct {
 	Limits kfp.Limits
 	// PipelineRoot replaces DefaultPipelineRoot.
 	PipelineRoot string
+	// Stores keep artifacts elsewhere; nil where this machine has them all.
+	Stores ObjectStores
+	// StorePatience replaces DefaultStorePatience, StorePause the first pause
+	// between tries.
+	StorePatience, StorePause time.Duration
 	// Fake marks runs as executed on a declared node.
 	Fake bool
 	// Warm makes the pods of steps before their inputs exist, so that engine/pod
@@ -93,6 +98,9 @@ type Controller struct {
 	cacheExpiry time.Duration
 	now         func() time.Time
 
+	stores               ObjectStores
+	patience, storePause time.Duration
+
 	// work holds everything that executions have done outside of themselves.
 	work   *errgroup.Group
 	hasher chan hashJob
@@ -114,6 +122,7 @@ func New(cfg Config) (*Controller, error) {
 	c := &Controller{
 		store: cfg.Store, artifacts: cfg.Artifacts, images: cfg.Images, volumes: cfg.Volumes, fit: cfg.Fit, log: cfg.Logger,
 		limits: cfg.Limits.WithDefaults(), defaultRoot: cfg.PipelineRoot, fake: cfg.Fake, warm: cfg.Warm, now: cfg.Now, cacheExpiry: cfg.CacheExpiry,
+		stores: cfg.Stores, patience: cfg.StorePatience, storePause: cfg.StorePause,
 		active: map[string]*execution{}, work: new(errgroup.Group),
 		hasher: make(chan hashJob, 1024), copying: make(chan struct{}, maxCopies),
 	}
@@ -125,6 +134,12 @@ func New(cfg Config) (*Controller, error) {
 	}
 	if c.now == nil {
 		c.now = time.Now
+	}
+	if c.patience <= 0 {
+		c.patience = DefaultStorePatience
+	}
+	if c.storePause <= 0 {
+		c.storePause = firstPause
 	}
 	return c, nil
 }

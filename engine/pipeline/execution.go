@@ -81,8 +81,9 @@ type event struct {
 	deadline bool
 	// resync: events may have been missed, look at the pods again.
 	resync bool
-	// then is the answer of work that was done outside.
-	then func()
+	// then is the answer of work that was done outside, note a word of it while
+	// it goes on.
+	then, note func()
 }
 
 // Run drives the run to its end. It returns early, with everything durable,
@@ -212,6 +213,8 @@ func (x *execution) handle(ctx context.Context, e event) {
 	case e.then != nil:
 		x.busy--
 		e.then()
+	case e.note != nil:
+		e.note()
 	case e.cancel:
 		x.run.Spec.Cancel = true
 		x.cancel()
@@ -227,7 +230,7 @@ func (x *execution) handle(ctx context.Context, e event) {
 		switch n := x.byPod[e.pod.Name]; {
 		case n == nil || n.final():
 		case e.gone && !e.pod.Status.Phase.Terminal():
-			x.podGone(n)
+			x.podGone(ctx, n)
 		default:
 			x.podChanged(ctx, n, e.pod)
 		}
@@ -245,7 +248,7 @@ func (x *execution) lookAgain(ctx context.Context) {
 		case err == nil:
 			x.podChanged(ctx, n, obj.(*core.Pod))
 		case errors.Is(err, store.ErrNotFound) && n.pod != nil && n.pod.ResourceVersion != "":
-			x.podGone(n)
+			x.podGone(ctx, n)
 		}
 	}
 }

@@ -64,6 +64,9 @@ type node struct {
 	restarts, rounds int
 	// pod is the newest attempt's pod as last seen.
 	pod *core.Pod
+	// transfer ends the one with an object store that the node waits for; held lets
+	// the inputs go that are kept here for it. Both are nil where there is none.
+	transfer, held func()
 	// warm is the gated pod of a step that waits, nil where it has none.
 	warm *core.Pod
 	// abandon ends a download that is under way, which then settles the node: a

@@ -76,7 +76,7 @@ func (x *execution) podFailed(ctx context.Context, n *node, pod *core.Pod) {
 	case x.cancelling() && !n.exempt:
 		x.settle(n, skiff.StateCanceled, reasonCancelled, "the run was cancelled")
 	case pod.Status.Skiff != nil && pod.Status.Skiff.Infrastructure:
-		x.restart(n, message)
+		x.restart(ctx, n, message)
 	case !n.lastAttempt():
 		delay := retryDelay(policy, n.task.Status.Attempts-n.task.Status.Spent)
 		n.task.Status.State = skiff.StatePending
@@ -92,13 +92,13 @@ func (x *execution) podFailed(ctx context.Context, n *node, pod *core.Pod) {
 
 // podGone is for a pod that somebody deleted before it had ended: what it did is
 // unknown, as with a lost container.
-func (x *execution) podGone(n *node) {
+func (x *execution) podGone(ctx context.Context, n *node) {
 	delete(x.byPod, n.task.Status.Pod)
-	x.restart(n, "its pod "+n.task.Status.Pod+" was deleted")
+	x.restart(ctx, n, "its pod "+n.task.Status.Pod+" was deleted")
 }
 
 // restart begins the present attempt again, at no cost to the user's retries.
-func (x *execution) restart(n *node, message string) {
+func (x *execution) restart(ctx context.Context, n *node, message string) {
 	if x.cancelling() && !n.exempt {
 		x.settle(n, skiff.StateCanceled, reasonCancelled, "the run was cancelled")
 		return
@@ -108,8 +108,10 @@ func (x *execution) restart(n *node, message string) {
 		return
 	}
 	n.restarts++
-	n.task.Status.Reason, n.task.Status.Message = "Restarting", message
-	x.launch(n)
+	x.withInputs(ctx, n, func() {
+		n.task.Status.Reason, n.task.Status.Message = "Restarting", message
+		x.launch(n)
+	})
 }
 
 func containerStatus(pod *core.Pod) *core.ContainerStatus {
@@ -141,13 +143,19 @@ func (x *execution) succeeded(ctx context.Context, n *node, pod *core.Pod) {
 		return
 	}
 	namespace := x.run.Namespace
-	x.outside(ctx, func(ctx context.Context) func() {
-		err := x.c.freeze(ctx, namespace, made)
-		return func() { x.committed(n, made, err) }
+	x.outside(ctx, func(working context.Context) func() {
+		err := x.c.freeze(working, namespace, made)
+		return func() {
+			if n.final() || err != nil {
+				x.committed(n, made, err)
+				return
+			}
+			x.deliver(ctx, n, made)
+		}
 	})
 }
 
-// committed settles a step whose artifacts are frozen.
+// committed settles a step whose artifacts are frozen, and where they belong.
 func (x *execution) committed(n *node, made map[string][]*skiff.Artifact, err error) {
 	if n.final() {
 		return

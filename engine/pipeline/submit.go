@@ -200,9 +200,20 @@ func (c *Controller) admit(ctx context.Context, sub Submission) (*skiff.Run, *sk
 	if root == "" {
 		root = pkg.Spec.DefaultPipelineRoot
 	}
+	if root == "" && c.stores != nil {
+		// The namespace's own is written down: what it is later changes no run.
+		if root, err = c.stores.PipelineRoot(ctx, sub.Namespace); err != nil {
+			problems.Add("pipeline_root", "%w", err)
+		}
+		sub.PipelineRoot = root
+	}
 	if root != "" {
 		if _, err := c.artifacts.Locate(sub.Namespace, strings.TrimRight(root, "/")+"/x"); err != nil {
 			problems.Add("defaultPipelineRoot", "%w", err).Hint = "use a minio://, s3:// or gs:// address, or leave it out"
+		} else if c.stores != nil {
+			if _, _, err := c.stores.Endpoint(ctx, sub.Namespace, strings.TrimRight(root, "/")+"/x"); err != nil {
+				problems.Add("defaultPipelineRoot", "%w", err)
+			}
 		}
 	}
 	if len(problems) == 0 {

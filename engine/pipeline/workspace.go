@@ -146,6 +146,9 @@ func (c *Controller) copyToWorkspace(ctx context.Context, namespace, run, uri st
 		return artifact.Info{}, fmt.Errorf("make the run's workspace: %w", err)
 	}
 	to.Folder = folder
+	if err := c.artifacts.Fetch(ctx, namespace, uri); err != nil {
+		return artifact.Info{}, err
+	}
 	return artifact.Copy(ctx, c.artifacts, namespace, uri, to)
 }
 
