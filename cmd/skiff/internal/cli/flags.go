@@ -3,9 +3,11 @@ package cli
 import (
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/cmd/skiff/internal/daemon"
 )
@@ -23,6 +25,9 @@ type daemonFlags struct {
 	nodeLabels  []string
 	sources     string
 	retain      string
+	cache       string
+	patience    time.Duration
+	s3FromEnv   bool
 }
 
 func (f *daemonFlags) register(cmd *cobra.Command) {
@@ -37,6 +42,9 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.nodeLabels, "node-label", nil, "KEY=VALUE, a label of this machine that node selectors are compared with")
 	flags.StringVar(&f.sources, "pipeline-urls", daemon.SourcesOff, "off, public or any: from which addresses clients may have pipelines fetched")
 	flags.StringVar(&f.retain, "retain", "", "what to keep of artifacts, as in max-age=30d,max-runs=1000,max-bytes=200GiB; everything if left out")
+	flags.StringVar(&f.cache, "artifact-cache", "", "how much is kept here of artifacts that buckets have, too; default 50Gi")
+	flags.DurationVar(&f.patience, "store-patience", 0, "how long a task waits for an object store that is away; default 72h")
+	flags.BoolVar(&f.s3FromEnv, "s3-from-env", false, "lend the daemon's AWS_* variables to namespaces whose kfp-launcher config map says fromEnv")
 	_ = cmd.RegisterFlagCompletionFunc("runtime", cobra.FixedCompletions(
 		[]string{daemon.RuntimeAuto, daemon.RuntimeDocker, daemon.RuntimeProcess}, cobra.ShellCompDirectiveNoFileComp))
 }
@@ -44,7 +52,8 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 // given reports whether any of the flags was used on the command line.
 func (f *daemonFlags) given(cmd *cobra.Command) []string {
 	var used []string
-	for _, name := range []string{"runtime", "fake-gpus", "fake-node", "container-env", "container-ca", "warm-steps", "cache-expiry", "node-label", "pipeline-urls", "retain"} {
+	for _, name := range []string{"runtime", "fake-gpus", "fake-node", "container-env", "container-ca", "warm-steps", "cache-expiry", "node-label", "pipeline-urls", "retain",
+		"artifact-cache", "store-patience", "s3-from-env"} {
 		if cmd.Flags().Changed(name) {
 			used = append(used, "--"+name)
 		}
@@ -61,6 +70,14 @@ func (f *daemonFlags) config(a *app) (daemon.Config, error) {
 	cfg := daemon.Config{
 		StateDir: dir, Runtime: f.runtime, FakeGPUs: f.fakeGPUs, FakeNode: f.fakeNode,
 		ContainerEnv: f.containerEn, ContainerCA: f.containerCA, WarmSteps: f.warmSteps, CacheExpiry: f.cacheExpiry, NodeLabels: f.nodeLabels, PipelineURLs: f.sources, Version: a.version,
+		StorePatience: f.patience, S3FromEnv: f.s3FromEnv,
+	}
+	if f.cache != "" {
+		size, err := core.ParseQuantity(f.cache)
+		if err != nil || size.Value() <= 0 {
+			return cfg, refuse(fmt.Errorf("--artifact-cache %q: want a size, such as 50Gi", f.cache))
+		}
+		cfg.ArtifactCache = size.Value()
 	}
 	if cfg.Retain, err = skiff.ParseRetention(f.retain); err != nil {
 		return cfg, refuse(fmt.Errorf("--retain: %w", err))

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
+	"path/filepath"
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/skiff"
@@ -15,9 +17,13 @@ import (
 	"github.com/skiff-ml/skiff/server"
 	"github.com/skiff-ml/skiff/store"
 	"github.com/skiff-ml/skiff/store/artifact"
+	"github.com/skiff-ml/skiff/store/artifact/s3"
 )
 
-var _ pipeline.ArtifactRepository = (*artifact.Repository)(nil)
+var (
+	_ pipeline.ArtifactRepository = (*s3.Mirror)(nil)
+	_ pipeline.ObjectStores       = (*s3.Mirror)(nil)
+)
 
 // volumes finds the host folders behind artifact volumes.
 type volumes struct{ repository *artifact.Repository }
@@ -43,11 +49,36 @@ func (d *daemon) OpenArtifact(ctx context.Context, a *skiff.Artifact) (*server.C
 	if err != nil {
 		return nil, err
 	}
-	return openArtifact(ctx, e.repository, a)
+	return openArtifact(ctx, e.artifacts, a)
 }
 
-// openArtifact opens an artifact's file, or a tar stream of its folder.
-func openArtifact(ctx context.Context, r *artifact.Repository, a *skiff.Artifact) (*server.Content, error) {
+// openArtifacts opens the artifacts' folder, and what object stores keep of it.
+func (d *daemon) openArtifacts(e *engines) (err error) {
+	if e.repository, err = artifact.Open(filepath.Join(d.cfg.StateDir, "artifacts")); err != nil {
+		return err
+	}
+	if !d.cfg.Reading {
+		// There is one daemon of a folder, and it has not begun to receive.
+		if err := e.repository.DropIncoming(context.Background()); err != nil {
+			return err
+		}
+	}
+	cfg := s3.Config{
+		Repository: e.repository, Store: d.store, CacheBytes: d.cfg.ArtifactCache, Logger: d.log,
+		InUse: func(ctx context.Context) (map[s3.Key]bool, error) { return e.pipelines.InUse(ctx) },
+	}
+	if d.cfg.S3FromEnv {
+		cfg.Environment = &s3.Credentials{
+			AccessKey: os.Getenv("AWS_ACCESS_KEY_ID"), SecretKey: os.Getenv("AWS_SECRET_ACCESS_KEY"), SessionToken: os.Getenv("AWS_SESSION_TOKEN"),
+		}
+	}
+	e.artifacts, err = s3.NewMirror(cfg)
+	return err
+}
+
+// openArtifact opens an artifact's file, or a tar stream of its folder. What is
+// not here is brought from where it is kept.
+func openArtifact(ctx context.Context, r *s3.Mirror, a *skiff.Artifact) (*server.Content, error) {
 	if a.Status.Missing {
 		return nil, fmt.Errorf("artifact %s was declared by its task but never written: %w", a.Name, store.ErrNotFound)
 	}
@@ -55,6 +86,13 @@ func openArtifact(ctx context.Context, r *artifact.Repository, a *skiff.Artifact
 		return nil, fmt.Errorf("artifact %s: %s: %w", a.Name, why, store.ErrNotFound)
 	}
 	file, err := r.Open(a.Namespace, a.Spec.URI, "")
+	if errors.Is(err, artifact.ErrNotFound) {
+		if err = r.Fetch(ctx, a.Namespace, a.Spec.URI); err == nil {
+			file, err = r.Open(a.Namespace, a.Spec.URI, "")
+		} else if s3.Lasting(err) {
+			return nil, fmt.Errorf("artifact %s is not to be had: %w: %w", a.Name, err, store.ErrNotFound)
+		}
+	}
 	switch {
 	case err == nil:
 		info, err := file.Stat()
@@ -84,7 +122,7 @@ func openArtifact(ctx context.Context, r *artifact.Repository, a *skiff.Artifact
 }
 
 // addFolder writes what is in a folder of an artifact, files and folders only.
-func addFolder(ctx context.Context, archive *tar.Writer, r *artifact.Repository, a *skiff.Artifact, sub string) error {
+func addFolder(ctx context.Context, archive *tar.Writer, r *s3.Mirror, a *skiff.Artifact, sub string) error {
 	entries, err := r.List(a.Namespace, a.Spec.URI, sub)
 	if err != nil {
 		return err
@@ -113,7 +151,7 @@ func addFolder(ctx context.Context, archive *tar.Writer, r *artifact.Repository,
 	return nil
 }
 
-func addFile(archive *tar.Writer, r *artifact.Repository, a *skiff.Artifact, name string, entry artifact.Entry) (err error) {
+func addFile(archive *tar.Writer, r *s3.Mirror, a *skiff.Artifact, name string, entry artifact.Entry) (err error) {
 	file, err := r.Open(a.Namespace, a.Spec.URI, name)
 	if err != nil {
 		return err

@@ -38,6 +38,15 @@ func Background(cfg Config) error {
 	if cfg.WarmSteps != 0 {
 		args = append(args, "--warm-steps", strconv.Itoa(cfg.WarmSteps))
 	}
+	if cfg.ArtifactCache != 0 {
+		args = append(args, "--artifact-cache", strconv.FormatInt(cfg.ArtifactCache, 10))
+	}
+	if cfg.StorePatience != 0 {
+		args = append(args, "--store-patience", cfg.StorePatience.String())
+	}
+	if cfg.S3FromEnv {
+		args = append(args, "--s3-from-env")
+	}
 	for _, entry := range cfg.ContainerEnv {
 		args = append(args, "--container-env", entry)
 	}

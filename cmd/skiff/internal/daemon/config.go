@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/skiff-ml/skiff/api/address"
@@ -94,6 +95,15 @@ type Config struct {
 	// Retain bounds what every namespace keeps of artifacts, unless it says
 	// otherwise itself.
 	Retain skiff.Retention
+	// ArtifactCache bounds, in bytes, what is kept here of artifacts that buckets
+	// have, too; 0 means s3.DefaultCacheBytes.
+	ArtifactCache int64
+	// StorePatience is how long a task waits for an object store that is away; 0
+	// means pipeline.DefaultStorePatience.
+	StorePatience time.Duration
+	// S3FromEnv lets namespaces use the daemon's AWS_* variables where they say
+	// "fromEnv".
+	S3FromEnv bool
 	// Embedded says that the daemon lives inside another command.
 	Embedded bool
 	// Reading answers from what is kept and runs nothing: what is active stays
@@ -144,6 +154,12 @@ func (c *Config) Check() error {
 		if _, err := pipeline.ParseAge(c.CacheExpiry); err != nil {
 			return fmt.Errorf("--cache-expiry: %w; want an age, as in 720h or 30d", err)
 		}
+	}
+	if c.ArtifactCache < 0 {
+		return fmt.Errorf("--artifact-cache: want a size, such as 50Gi")
+	}
+	if c.StorePatience < 0 {
+		return fmt.Errorf("--store-patience %s: want a time that is not negative", c.StorePatience)
 	}
 	if c.Listen != "" {
 		if _, _, err := net.SplitHostPort(c.Listen); err != nil {

@@ -68,7 +68,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	// Only now does no request use them any more.
 	if e := d.engines.Load(); e != nil {
 		closeBackend(e.backend)
-		err = errors.Join(err, e.repository.Close())
+		err = errors.Join(err, e.artifacts.Close(), e.repository.Close())
 	}
 	if errors.Is(err, errIdle) || (ctx.Err() != nil && errors.Is(err, context.Canceled)) {
 		return nil

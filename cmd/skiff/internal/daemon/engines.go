@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	goruntime "runtime"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"github.com/skiff-ml/skiff/runtime/plugin"
 	"github.com/skiff-ml/skiff/scheduler"
 	"github.com/skiff-ml/skiff/store/artifact"
+	"github.com/skiff-ml/skiff/store/artifact/s3"
 )
 
 // inventoryTimeout bounds the first look at the devices: a driver that hangs
@@ -38,6 +38,8 @@ type engines struct {
 	recurring    *recurring.Controller
 	retention    *retention.Controller
 	repository   *artifact.Repository
+	// artifacts is the repository with what object stores keep of it.
+	artifacts *s3.Mirror
 }
 
 // devices is where accelerators come from.
@@ -189,8 +191,7 @@ func (d *daemon) followDevices(ctx context.Context, e *engines, source device.So
 // controllers makes the controllers of all engines.
 func (d *daemon) controllers(e *engines, machine runtime.Inventory) error {
 	var err error
-	e.repository, err = d.openRepository()
-	if err != nil {
+	if err = d.openArtifacts(e); err != nil {
 		return err
 	}
 	labels, err := d.cfg.nodeLabels()
@@ -213,7 +214,7 @@ func (d *daemon) controllers(e *engines, machine runtime.Inventory) error {
 		}
 	}
 	e.pipelines, err = pipeline.New(pipeline.Config{
-		Store: d.store, Artifacts: e.repository, Images: e.backend, Volumes: e.backend, Logger: d.log, Fake: e.fake,
+		Store: d.store, Artifacts: e.artifacts, Stores: e.artifacts, StorePatience: d.cfg.StorePatience, Images: e.backend, Volumes: e.backend, Logger: d.log, Fake: e.fake,
 		Warm: d.warmSteps() > 0, CacheExpiry: expiry,
 		Fit: func(p *core.Pod) error { return e.pods.Check(&p.Spec) },
 	})
@@ -236,9 +237,4 @@ func (d *daemon) warmSteps() int {
 		return 2 * goruntime.NumCPU()
 	}
 	return max(0, d.cfg.WarmSteps)
-}
-
-// openRepository opens the artifacts' folder.
-func (d *daemon) openRepository() (*artifact.Repository, error) {
-	return artifact.Open(filepath.Join(d.cfg.StateDir, "artifacts"))
 }
