@@ -189,7 +189,11 @@ func (x *execution) newStep(n *node) (*step, error) {
 	for name, list := range n.inputs.artifacts {
 		converted := kfp.ArtifactList{Artifacts: []kfp.RuntimeArtifact{}}
 		for _, a := range list.items {
-			converted.Artifacts = append(converted.Artifacts, runtimeArtifact(a))
+			handed := runtimeArtifact(a)
+			if at, here := x.webCopy(a.Spec.URI); here && handed.CustomPath == "" {
+				handed.CustomPath = at.ContainerPath // no path follows from an address
+			}
+			converted.Artifacts = append(converted.Artifacts, handed)
 		}
 		s.input.Inputs.Artifacts[name] = converted
 	}
@@ -384,7 +388,7 @@ func (s *step) extension(x *execution, command []string) *core.PodExtension {
 			if a.CustomPath == "" {
 				continue
 			}
-			if target, err := x.containerPath(a); err == nil {
+			if target, err := x.containerPath(a); err == nil && target != a.CustomPath {
 				ext.Links = append(ext.Links, core.Link{Path: a.CustomPath, Target: target})
 			}
 		}
@@ -440,6 +444,7 @@ func (x *execution) mountArtifacts(pod *core.Pod, s *step) error {
 		return fmt.Errorf("prepare the output folder: %w", err)
 	}
 	mount(pod, core.Volume{Name: "outputs", Artifact: &core.ArtifactVolume{Key: volumeKey(s.root.ContainerPath)}}, s.root.ContainerPath, false)
+	x.mountWebCopies(pod, s)
 	return mountModelCars(pod, s)
 }
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"time"
 
+	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/store"
 	"github.com/skiff-ml/skiff/store/artifact"
@@ -45,6 +47,10 @@ type ObjectStores interface {
 // a weekend's outage costs nobody's training its result.
 const DefaultStorePatience = 72 * time.Hour
 
+// inputPatience is how long a step that has not begun waits for its inputs: it
+// has nothing to lose.
+const inputPatience = 15 * time.Minute
+
 const (
 	// firstPause is before the second try, doubled with each up to lastPause.
 	firstPause = time.Second
@@ -77,7 +83,7 @@ func (x *execution) withInputs(ctx context.Context, n *node, then func()) {
 	}
 	namespace := x.run.Namespace
 	x.patiently(ctx, n, transfer{
-		state: skiff.StatePending, busy: reasonFetching, waiting: reasonInputsWait, what: "its inputs", until: x.c.now().Add(x.c.patience), lasting: s3.Lasting,
+		state: skiff.StatePending, busy: reasonFetching, waiting: reasonInputsWait, what: "its inputs", until: x.c.now().Add(min(x.c.patience, inputPatience)), lasting: s3.Lasting,
 		try: func(ctx context.Context, _ func(done, total int64)) error {
 			for _, a := range wanted {
 				if err := x.c.artifacts.Fetch(ctx, namespace, a.Spec.URI); err != nil {
@@ -100,7 +106,8 @@ func (x *execution) withInputs(ctx context.Context, n *node, then func()) {
 }
 
 // inputsElsewhere are the inputs that must be fetched, or looked at again, each
-// once. One of minio:// that nobody keeps is what it always was: missing.
+// once. One of minio:// that nobody keeps is what it always was: missing; an http
+// or https address that nobody may ask is handed on as it is, as on the cluster.
 func (x *execution) inputsElsewhere(ctx context.Context, n *node) []*skiff.Artifact {
 	var wanted []*skiff.Artifact
 	for _, name := range sortedKeys(n.inputs.artifacts) {
@@ -111,13 +118,38 @@ func (x *execution) inputsElsewhere(ctx context.Context, n *node) []*skiff.Artif
 			}
 			_, kept, err := x.c.stores.Endpoint(ctx, x.run.Namespace, a.Spec.URI)
 			known := slices.ContainsFunc(wanted, func(w *skiff.Artifact) bool { return w.Spec.URI == a.Spec.URI })
-			absent := at.Scheme != "minio" && !x.c.artifacts.Exists(x.run.Namespace, a.Spec.URI)
+			absent := at.Scheme != "minio" && !at.Web() && !x.c.artifacts.Exists(x.run.Namespace, a.Spec.URI)
 			if (kept || err != nil || absent) && !known {
 				wanted = append(wanted, a)
 			}
 		}
 	}
 	return wanted
+}
+
+// webCopy is where the copy of what has an http or https address is; false for
+// every other URI, and where there is none.
+func (x *execution) webCopy(uri string) (artifact.Location, bool) {
+	at, err := x.c.artifacts.Locate(x.run.Namespace, uri)
+	return at, err == nil && at.Web() && x.c.artifacts.Exists(x.run.Namespace, uri)
+}
+
+// mountWebCopies gives a pod those of its inputs that have an http or https
+// address, each by the folder that holds it alone.
+func (x *execution) mountWebCopies(pod *core.Pod, s *step) {
+	mounted := map[string]bool{}
+	for _, name := range sortedKeys(s.input.Inputs.Artifacts) {
+		for _, a := range s.input.Inputs.Artifacts[name].Artifacts {
+			at, here := x.webCopy(a.URI)
+			folder := path.Dir(at.ContainerPath)
+			if !here || mounted[folder] {
+				continue
+			}
+			mounted[folder] = true
+			key := volumeKey(folder)
+			mount(pod, core.Volume{Name: "web-" + shortHash(key), Artifact: &core.ArtifactVolume{Key: key}}, folder, true)
+		}
+	}
 }
 
 // keepHere keeps a step's inputs here until it is settled.

@@ -3,6 +3,8 @@ package pipeline
 import (
 	"bytes"
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/minio/minio-go/v7"
 
+	"github.com/skiff-ml/skiff/api/address"
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/engine/pod"
@@ -22,9 +25,14 @@ import (
 // newStoreRig is a rig whose namespace keeps artifacts of s3:// at a host.
 func newStoreRig(t *testing.T, host string, change func(*Config)) *rig {
 	t.Helper()
-	var r *rig
-	r = newRig(t, func(cfg *Config) {
-		mirror, err := s3.NewMirror(s3.Config{Repository: cfg.Artifacts.(*artifact.Repository), Store: cfg.Store})
+	return newStoreRigFrom(t, host, address.Nowhere, change)
+}
+
+// newStoreRigFrom also fetches by address.
+func newStoreRigFrom(t *testing.T, host string, reach address.Reach, change func(*Config)) *rig {
+	t.Helper()
+	r := newRig(t, func(cfg *Config) {
+		mirror, err := s3.NewMirror(s3.Config{Repository: cfg.Artifacts.(*artifact.Repository), Store: cfg.Store, Reach: reach})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -226,6 +234,45 @@ func TestCancelWhileWaiting(t *testing.T) {
 	}
 }
 
+// TestInputsByAddress: what was imported from an http address is read as it is
+// now, at a path of its own, and is an address alone where nothing is fetched.
+func TestInputsByAddress(t *testing.T) {
+	text := "published"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "", time.Unix(int64(len(text)), 0), strings.NewReader(text))
+	}))
+	defer server.Close()
+	r := newStoreRigFrom(t, "", address.Anywhere, nil)
+	uri := server.URL + "/data.csv"
+	for _, text = range []string{"published", "published anew"} {
+		run := r.finish("root_artifact", with("model", uri))
+		r.outputs(run, map[string]string{"out": `"` + text + `"`})
+		for _, p := range r.podsOf(run.Name) {
+			last := p.Spec.Containers[0].VolumeMounts[len(p.Spec.Containers[0].VolumeMounts)-1]
+			if !strings.HasPrefix(last.MountPath, "/https/") || !last.ReadOnly {
+				t.Errorf("it is mounted as %+v", last)
+			}
+		}
+	}
+	// Caching goes by what is there now.
+	cached := func(sub *Submission) {
+		with("model", uri)(sub)
+		sub.Package = bytes.Replace(sub.Package, []byte("componentRef: {name: comp-read}"), []byte("componentRef: {name: comp-read}, cachingOptions: {enableCache: true}"), 1)
+	}
+	first := r.finish("root_artifact", cached)
+	if second := r.finish("root_artifact", cached); r.cacheReasons(second)["read"] != "hit: the same step of run "+first.Name {
+		t.Errorf("read: %s", r.cacheReasons(second)["read"])
+	}
+	text = "quite something else"
+	r.outputs(r.finish("root_artifact", cached), map[string]string{"out": `"quite something else"`})
+
+	off := newRig(t, nil)
+	run := off.finish("root_artifact", with("model", uri))
+	if task := off.tasks(run.Name)["read"]; run.Status.State != skiff.StateFailed || !strings.Contains(task.Status.Message, "address alone") {
+		t.Errorf("where nothing is fetched: %s, %s", run.Status.State, task.Status.Message)
+	}
+}
+
 // TestRootAtTheDoor: settings that cannot work are refused before anything runs.
 func TestRootAtTheDoor(t *testing.T) {
 	r := newStoreRig(t, "", nil)
@@ -238,6 +285,10 @@ func TestRootAtTheDoor(t *testing.T) {
 	with("text", "x")(&sub)
 	if err := r.c.Check(t.Context(), sub); err == nil || !strings.Contains(err.Error(), "default.credentials") {
 		t.Errorf("settings without credentials: %v", err)
+	}
+	sub.PipelineRoot = "https://example.com/x"
+	if err := r.c.Check(t.Context(), sub); err == nil || !strings.Contains(err.Error(), "nothing can be written") {
+		t.Errorf("a root that is an address: %v", err)
 	}
 	sub.PipelineRoot = "minio://mlpipeline/x"
 	if err := r.c.Check(t.Context(), sub); err != nil {

@@ -29,7 +29,7 @@ const hashWorkers = 2
 func (c *Controller) freeze(ctx context.Context, namespace string, made map[string][]*skiff.Artifact) error {
 	for _, output := range sortedKeys(made) {
 		for _, a := range made[output] {
-			if _, err := c.artifacts.Locate(namespace, a.Spec.URI); err != nil {
+			if at, err := c.artifacts.Locate(namespace, a.Spec.URI); err != nil || at.Web() {
 				// The component named a place of its own choosing; it is kept as
 				// a reference, like an import.
 				a.Spec.Imported = true

@@ -28,6 +28,9 @@ func (x *execution) containerPath(a kfp.RuntimeArtifact) (string, error) {
 		return modelCarPath(a.URI)
 	}
 	location, err := x.c.artifacts.Locate(x.run.Namespace, a.URI)
+	if err == nil && location.Web() && !x.c.artifacts.Exists(x.run.Namespace, a.URI) {
+		err = fmt.Errorf("artifact %s: it is handed on as an address alone; with --pipeline-urls=public it is fetched", a.URI)
+	}
 	return location.ContainerPath, err
 }
 

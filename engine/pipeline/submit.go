@@ -208,7 +208,10 @@ func (c *Controller) admit(ctx context.Context, sub Submission) (*skiff.Run, *sk
 		sub.PipelineRoot = root
 	}
 	if root != "" {
-		if _, err := c.artifacts.Locate(sub.Namespace, strings.TrimRight(root, "/")+"/x"); err != nil {
+		if at, err := c.artifacts.Locate(sub.Namespace, strings.TrimRight(root, "/")+"/x"); err != nil || at.Web() {
+			if err == nil {
+				err = fmt.Errorf("%s: nothing can be written to an address", root)
+			}
 			problems.Add("defaultPipelineRoot", "%w", err).Hint = "use a minio://, s3:// or gs:// address, or leave it out"
 		} else if c.stores != nil {
 			if _, _, err := c.stores.Endpoint(ctx, sub.Namespace, strings.TrimRight(root, "/")+"/x"); err != nil {

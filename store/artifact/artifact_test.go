@@ -91,7 +91,7 @@ func TestLocateRefuses(t *testing.T) {
 	for _, uri := range []string{
 		"", "minio://", "minio:///x", "minio://b//x", "minio://b/../../x", "minio://..", "minio://b/.", "minio://b/x\x00y",
 		"minio://b/x\\..\\y", "minio://b/%2e%2e/x", "minio://b/%2Fetc", "minio://b/a\nb", "file:///etc/passwd", "/etc/passwd",
-		"http://b/x", "minio://b/\xff", "minio://b/" + strings.Repeat("x", 256), "minio://b/" + strings.Repeat("x/", 2000) + "y",
+		"http://", "https://user@b/x", "https:///x", "ftp://b/x", "minio://b/\xff", "minio://b/" + strings.Repeat("x", 256), "minio://b/" + strings.Repeat("x/", 2000) + "y",
 	} {
 		if at, err := r.Locate(ns, uri); !errors.Is(err, artifact.ErrInvalid) {
 			t.Errorf("Locate(%q) = %+v, %v; want ErrInvalid", uri, at, err)

@@ -7,10 +7,11 @@
 //	    │   └── mlpipeline  the bucket
 //	    │       └── …/RUN/TASK/ATTEMPT   0777 until the task commits
 //	    ├── s3              /s3, s3://
-//	    └── gcs             /gcs, gs://
+//	    ├── gcs             /gcs, gs://
+//	    └── https/HASH      copies of what has an http or https address
 //
-// A namespace's three scheme folders are what its pods see, read-only; the
-// attempt's own folder is mounted over that, writable. What a task has committed
+// A namespace's first three folders are what its pods see, read-only, and of
+// https those that a pod's own inputs are in; the attempt's own folder is mounted over that, writable. What a task has committed
 // has no write bits.
 //
 // All below an attempt's folder was made by a user's code and is hostile:
@@ -18,6 +19,6 @@
 // regular files and directories, blocks on a FIFO, or acts on a path that was
 // not opened beneath the root. Links inside an artifact must end inside it.
 //
-// The package imports the standard library, golang.org/x/sys and nothing of
-// skiff; what artifacts mean is engine/pipeline's.
+// The package imports the standard library, golang.org/x/sys and of skiff
+// api/address alone; what artifacts mean is engine/pipeline's.
 package artifact

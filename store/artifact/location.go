@@ -1,11 +1,16 @@
 package artifact
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"path"
 	"path/filepath"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/skiff-ml/skiff/api/address"
 )
 
 const (
@@ -17,7 +22,7 @@ const (
 
 // Location is where an artifact is.
 type Location struct {
-	// Scheme is that of the URI: minio, s3 or gs.
+	// Scheme is that of the URI: minio, s3, gs, http or https.
 	Scheme string
 	// Key is the place below the namespace's folder, slash-separated:
 	// "minio/mlpipeline/…".
@@ -52,10 +57,15 @@ func schemeFolder(scheme string) (folder string, ok bool) {
 // schemeFolders are all of them.
 func schemeFolders() []string { return []string{"minio", "s3", "gcs"} }
 
+// Web reports whether the URI is an http or https address: something that is read
+// from there and written nowhere.
+func (l Location) Web() bool { return l.Scheme == "http" || l.Scheme == "https" }
+
 // Locate says where a namespace keeps a URI; nothing needs to be there. It is
 // strict (ErrInvalid): no empty, "." or ".." segment, no NUL, control character
 // or backslash, and no percent-encoding, which some readers would decode and
-// others not. One trailing slash is taken off.
+// others not. One trailing slash is taken off. Of an http or https address the
+// copy has a folder of its own, named by the address's hash.
 func (r *Repository) Locate(namespace, uri string) (Location, error) {
 	if err := checkNamespace(namespace); err != nil {
 		return Location{}, err
@@ -76,9 +86,12 @@ func (r *Repository) Locate(namespace, uri string) (Location, error) {
 // "minio/mlpipeline/…". It is as strict as Locate.
 func Key(uri string) (string, error) {
 	scheme, key, found := strings.Cut(uri, "://")
+	if scheme == "http" || scheme == "https" {
+		return webKey(uri)
+	}
 	folder, known := schemeFolder(scheme)
 	if !found || !known {
-		return "", fmt.Errorf("artifact %.200q: the scheme must be minio, s3 or gs: %w", uri, ErrInvalid)
+		return "", fmt.Errorf("artifact %.200q: the scheme must be minio, s3, gs, http or https: %w", uri, ErrInvalid)
 	}
 	key = strings.TrimSuffix(key, "/")
 	if len(key) > maxKey {
@@ -90,6 +103,27 @@ func Key(uri string) (string, error) {
 		}
 	}
 	return folder + "/" + key, nil
+}
+
+// webFolder is where copies of what has an address are, in a namespace and, with
+// a slash before it, in containers.
+const webFolder = "https"
+
+func webKey(uri string) (string, error) {
+	target, err := address.Anywhere.Parse(uri)
+	if err == nil && (len(uri) > maxKey || !utf8.ValidString(uri)) {
+		err = errors.New("it is too long, or not UTF-8")
+	}
+	if err != nil {
+		return "", fmt.Errorf("artifact %.200q: %w: %w", uri, ErrInvalid, err)
+	}
+	// The name is for people and for programs that go by its ending.
+	name := path.Base(target.Path)
+	if checkSegment(name) != nil || strings.HasPrefix(name, ".") || name == "/" {
+		name = "content"
+	}
+	sum := sha256.Sum256([]byte(uri))
+	return path.Join(webFolder, hex.EncodeToString(sum[:16]), name), nil
 }
 
 func checkNamespace(namespace string) error {

@@ -24,6 +24,8 @@ type record struct {
 	URI       string `json:"uri"`
 	// Version is what the bucket had when it was copied; empty while that goes on.
 	Version string `json:"version,omitempty"`
+	// Tag is what an http server named the version by.
+	Tag string `json:"tag,omitempty"`
 	// Size is in bytes.
 	Size int64 `json:"size"`
 	// Made is true where this machine made it and uploaded it.
@@ -234,7 +236,11 @@ func (m *Mirror) tidy(ctx context.Context) {
 // drop removes a copy, unless somebody wants it now or no bucket can be asked for
 // it any more.
 func (m *Mirror) drop(ctx context.Context, key Key) (bool, error) {
-	if _, kept, err := m.place(ctx, key.Namespace, key.URI); err != nil || !kept {
+	_, kept, err := m.Endpoint(ctx, key.Namespace, key.URI)
+	if err == nil && !kept {
+		_, kept, err = m.placeToRead(ctx, key.Namespace, key.URI)
+	}
+	if err != nil || !kept {
 		return false, nil //nolint:nilerr // Settings that cannot be read: the copy may be all there is.
 	}
 	m.mu.Lock()

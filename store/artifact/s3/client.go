@@ -41,8 +41,7 @@ type Client struct {
 	retries  int
 	secrets  []string // that no message may hold
 	close    func()
-	// idle and part replace idleTimeout and partSize in tests.
-	part int64
+	part     int64 // partSize, less in tests
 }
 
 // Dial makes a client. It does not connect: the first request does.
@@ -51,14 +50,8 @@ func Dial(p Place, c Credentials) (*Client, error) { return dial(p, c, idleTimeo
 func dial(p Place, c Credentials, idle time.Duration) (*Client, error) {
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	transport := &http.Transport{
-		Proxy: http.ProxyFromEnvironment,
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := dialer.DialContext(ctx, network, address)
-			if err != nil {
-				return nil, err
-			}
-			return &busyConn{Conn: conn, idle: idle}, nil
-		},
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         busy(dialer.DialContext, idle),
 		TLSHandshakeTimeout: dialTimeout, ResponseHeaderTimeout: idle, IdleConnTimeout: idle,
 		MaxIdleConnsPerHost: 2 * transfers,
 		DisableCompression:  true, // objects are what they are
@@ -94,27 +87,6 @@ func dial(p Place, c Credentials, idle time.Duration) (*Client, error) {
 // Close lets go of connections.
 func (c *Client) Close() { c.close() }
 
-// busyConn is a connection that fails when nothing moves on it for a while: a
-// store that hangs in the middle of an answer is away, too.
-type busyConn struct {
-	net.Conn
-	idle time.Duration
-}
-
-func (c *busyConn) Read(p []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(c.idle)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Read(p)
-}
-
-func (c *busyConn) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(c.idle)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(p)
-}
-
 // again calls try until it succeeds, its error would not change, or it was tried
 // often enough.
 func (c *Client) again(ctx context.Context, try func() error) error {
@@ -129,7 +101,7 @@ func (c *Client) again(ctx context.Context, try func() error) error {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return context.Cause(ctx)
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		case <-timer.C:
 		}
 		pause = min(2*pause, lastPause)

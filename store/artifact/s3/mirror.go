@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"github.com/skiff-ml/skiff/api/address"
 	"github.com/skiff-ml/skiff/store"
 	"github.com/skiff-ml/skiff/store/artifact"
 )
@@ -25,6 +26,10 @@ type Config struct {
 	// CacheBytes bounds what is kept here although a bucket has it; 0 means
 	// DefaultCacheBytes.
 	CacheBytes int64
+	// Reach is how far artifacts are fetched that have an http or https address.
+	// Where it is not nowhere, buckets of gs:// that the namespace says nothing of
+	// are read as the public reads them.
+	Reach address.Reach
 	// InUse tells which artifacts steps have before them; nil means none.
 	InUse func(ctx context.Context) (map[Key]bool, error)
 	// Logger discards where it is nil.
@@ -40,6 +45,8 @@ type Mirror struct {
 	*artifact.Repository
 	cfg Config
 	log *slog.Logger
+	// google is where gs:// is by default; elsewhere in tests.
+	google Place
 
 	mu      sync.Mutex
 	clients map[clientKey]*Client
@@ -69,6 +76,7 @@ func NewMirror(cfg Config) (*Mirror, error) {
 		cfg.CacheBytes = DefaultCacheBytes
 	}
 	m := &Mirror{Repository: cfg.Repository, cfg: cfg, log: cfg.Logger,
+		google:  Place{Scheme: "gs", Endpoint: google, Secure: true, Retries: defaultRetries, Anonymous: true},
 		clients: map[clientKey]*Client{}, busy: map[Key]chan struct{}{}, held: map[Key]int{}, parsed: map[string]parsed{}}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
@@ -98,9 +106,12 @@ func (m *Mirror) PipelineRoot(ctx context.Context, namespace string) (string, er
 	return s.PipelineRoot, nil
 }
 
-// Endpoint is the object store that a URI's contents are kept in; false where
-// that is this machine.
+// Endpoint is the object store, or the host of an http or https address, that a
+// URI's contents are kept in; false where that is this machine, or nobody may ask.
 func (m *Mirror) Endpoint(ctx context.Context, namespace, uri string) (string, bool, error) {
+	if at, err := m.Locate(namespace, uri); err == nil && at.Web() {
+		return hostOf(uri), m.cfg.Reach != address.Nowhere, nil
+	}
 	p, kept, err := m.place(ctx, namespace, uri)
 	return p.Endpoint, kept, err
 }
@@ -142,7 +153,10 @@ func (m *Mirror) Deliver(ctx context.Context, namespace, uri string, progress fu
 // where their hash is known, else something that changes when they do.
 // artifact.ErrNotFound where nothing is there, or no bucket keeps the URI.
 func (m *Mirror) Version(ctx context.Context, namespace, uri string) (string, error) {
-	p, kept, err := m.place(ctx, namespace, uri)
+	if at, err := m.Locate(namespace, uri); err == nil && at.Web() {
+		return m.webVersion(ctx, uri)
+	}
+	p, kept, err := m.placeToRead(ctx, namespace, uri)
 	if err != nil {
 		return "", err
 	}
@@ -164,17 +178,21 @@ func (m *Mirror) Version(ctx context.Context, namespace, uri string) (string, er
 // they are not, or where the bucket has others meanwhile. What this machine made
 // is not looked for anywhere else.
 func (m *Mirror) Fetch(ctx context.Context, namespace, uri string) error {
-	if _, err := m.Locate(namespace, uri); err != nil {
+	at, err := m.Locate(namespace, uri)
+	if err != nil {
 		return err
 	}
-	p, kept, err := m.place(ctx, namespace, uri)
+	key := Key{namespace, uri}
+	if at.Web() {
+		return m.fetchWeb(ctx, key)
+	}
+	p, kept, err := m.placeToRead(ctx, namespace, uri)
 	if err != nil {
 		return err
 	}
 	if !kept {
 		return m.here(ctx, namespace, uri)
 	}
-	key := Key{namespace, uri}
 	unlock, err := m.lock(ctx, key)
 	if err != nil {
 		return err
@@ -225,7 +243,7 @@ func (m *Mirror) here(ctx context.Context, namespace, uri string) error {
 	}
 	return fmt.Errorf("artifact %s is not on this machine, and namespace %s does not say how to get into bucket %q: "+
 		"give it a config map %s with providers.%s (endpoint, and credentials.secretRef with the name of a secret): %w",
-		uri, namespace, bucketOf(uri), ConfigMapName, at.Scheme, ErrSettings)
+		uri, namespace, hostOf(uri), ConfigMapName, at.Scheme, ErrSettings)
 }
 
 // headroom is what a download leaves free, for logs and the store.

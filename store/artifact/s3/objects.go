@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/skiff-ml/skiff/api/address"
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/store"
 )
@@ -50,6 +51,19 @@ func (m *Mirror) place(ctx context.Context, namespace, uri string) (Place, bool,
 		return Place{}, false, err
 	}
 	return s.Place(uri)
+}
+
+// placeToRead is place, and where the namespace says nothing of a bucket of gs://
+// what the public may read of it, if anything may be fetched from there at all.
+func (m *Mirror) placeToRead(ctx context.Context, namespace, uri string) (Place, bool, error) {
+	p, kept, err := m.place(ctx, namespace, uri)
+	key, is := strings.CutPrefix(uri, "gs://")
+	if err != nil || kept || !is || m.cfg.Reach == address.Nowhere {
+		return p, kept, err
+	}
+	p = m.google
+	p.Bucket, p.Key, _ = strings.Cut(strings.TrimSuffix(key, "/"), "/")
+	return p, true, nil
 }
 
 // client is a client for a place, with the credentials as they are now.
@@ -125,8 +139,9 @@ func (p Place) explain(err error) error {
 	}
 }
 
-func bucketOf(uri string) string {
+// hostOf is what stands first in a URI: its bucket, or its host.
+func hostOf(uri string) string {
 	_, rest, _ := strings.Cut(uri, "://")
-	bucket, _, _ := strings.Cut(rest, "/")
-	return bucket
+	host, _, _ := strings.Cut(rest, "/")
+	return host
 }

@@ -107,6 +107,9 @@ func ParseSettings(data map[string]string) (*Settings, error) {
 func (s *Settings) Place(uri string) (Place, bool, error) {
 	scheme, rest, _ := strings.Cut(uri, "://")
 	p := s.providers[scheme]
+	if scheme != "minio" && scheme != "s3" && scheme != "gs" {
+		p = nil
+	}
 	empty := p != nil && p.Default == nil && p.Overrides == nil
 	if p == nil || (empty && scheme == "minio") {
 		return Place{}, false, nil

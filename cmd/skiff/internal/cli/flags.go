@@ -40,7 +40,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	flags.IntVar(&f.warmSteps, "warm-steps", 0, "how many steps may have their container wait for their inputs; 0 is twice the CPUs, -1 none")
 	flags.StringVar(&f.cacheExpiry, "cache-expiry", "", "how old an earlier result may be to be taken for a step, as in 720h or 30d; default is any age")
 	flags.StringArrayVar(&f.nodeLabels, "node-label", nil, "KEY=VALUE, a label of this machine that node selectors are compared with")
-	flags.StringVar(&f.sources, "pipeline-urls", daemon.SourcesOff, "off, public or any: from which addresses clients may have pipelines fetched")
+	flags.StringVar(&f.sources, "pipeline-urls", daemon.SourcesOff, "off, public or any: from which addresses clients may have pipelines fetched, and pipelines import artifacts")
 	flags.StringVar(&f.retain, "retain", "", "what to keep of artifacts, as in max-age=30d,max-runs=1000,max-bytes=200GiB; everything if left out")
 	flags.StringVar(&f.cache, "artifact-cache", "", "how much is kept here of artifacts that buckets have, too; default 50Gi")
 	flags.DurationVar(&f.patience, "store-patience", 0, "how long a task waits for an object store that is away; default 72h")

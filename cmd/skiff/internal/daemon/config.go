@@ -90,7 +90,8 @@ type Config struct {
 	// the published ones.
 	NodeLabels []string
 	// PipelineURLs is off, public or any: from where pipelines are fetched that
-	// clients name by address; empty is off.
+	// clients name by address, and artifacts that pipelines import so; empty is
+	// off.
 	PipelineURLs string
 	// Retain bounds what every namespace keeps of artifacts, unless it says
 	// otherwise itself.
