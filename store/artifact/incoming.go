@@ -99,7 +99,7 @@ func (r *Repository) Room() (int64, error) {
 	if os.Geteuid() == 0 {
 		free = st.Bfree
 	}
-	return int64(free) * st.Bsize, nil //nolint:gosec,unconvert // File systems have fewer than 2^63 bytes; types differ by platform.
+	return int64(free) * st.Bsize, nil //nolint:unconvert // Types differ by platform.
 }
 
 // Commit makes the artifact durable and read-only and puts it in its place, in

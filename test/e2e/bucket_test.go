@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,7 +27,7 @@ func (d *daemon) apply(ctx context.Context, file string, texts ...string) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	for _, doc := range strings.Split(strings.NewReplacer(texts...).Replace(string(data)), "\n---\n") {
+	for doc := range strings.SplitSeq(strings.NewReplacer(texts...).Replace(string(data)), "\n---\n") {
 		var head struct {
 			Kind     string
 			Metadata struct{ Namespace string }
@@ -62,10 +63,12 @@ const (
 
 // TestArtifactsInABucket runs a pipeline whose artifacts a real MinIO keeps, by
 // the example's config map and secret, and kills the daemon while it uploads.
-func TestArtifactsInABucket(t *testing.T) {
+func TestArtifactsInABucket(t *testing.T) { artifactsInABucket(t, "--runtime", "process") }
+
+func artifactsInABucket(t *testing.T, flags ...string) {
 	server := miniotest.Start(t)
 	proxy := miniotest.NewProxy(t, server.Host)
-	d := newDaemon(t, "--runtime", "process")
+	d := newDaemon(t, flags...)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	d.apply(ctx, "../../examples/object-store/kfp-launcher.yaml", "ACCESS-KEY", miniotest.AccessKey, "SECRET-KEY", miniotest.SecretKey,
@@ -129,14 +132,19 @@ func TestArtifactsInABucket(t *testing.T) {
 	}
 	d.withoutCredentials()
 
-	// On another machine, which has the bucket and nothing else.
-	other := newDaemon(t, "--runtime", "process")
+	// On another machine, which has the bucket and nothing else: what the first one
+	// made is there, and something from an address.
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "by address") }))
+	defer site.Close()
+	other := newDaemon(t, append(flags, "--pipeline-urls", "any")...)
 	other.apply(ctx, "../../examples/object-store/kfp-launcher.yaml", "ACCESS-KEY", miniotest.AccessKey, "SECRET-KEY", miniotest.SecretKey,
 		"minio.example.com:9000", proxy.Host, "s3://mlpipeline/", "s3://"+miniotest.Bucket+"/")
 	theirs := "s3://" + miniotest.Bucket + "/artifacts/bucket/" + id + "/make/1/tree/a"
-	again := other.finished(ctx, other.submit(ctx, "testdata/bucket.yaml", "-p", "given="+theirs))
-	if want := "41943040 one two one"; again.State != "SUCCEEDED" || again.Outputs["out"] != want {
-		t.Errorf("the other machine's run ended %s with %v, want %q\n%s", again.State, again.Outputs, want, tasksText(again))
+	for given, want := range map[string]string{theirs: "one", site.URL + "/some/file.txt": "by address"} {
+		doc := other.finished(ctx, other.submit(ctx, "testdata/bucket.yaml", "-p", "given="+given))
+		if want := "41943040 one two " + want; doc.State != "SUCCEEDED" || doc.Outputs["out"] != want {
+			t.Errorf("with %s the other machine's run ended %s with %v, want %q\n%s", given, doc.State, doc.Outputs, want, tasksText(doc))
+		}
 	}
 }
 

@@ -86,3 +86,5 @@ func TestDebugDocker(t *testing.T) {
 	}
 	d.noContainers(t.Context())
 }
+
+func TestArtifactsInABucketDocker(t *testing.T) { artifactsInABucket(t, "--runtime", "docker") }

@@ -59,10 +59,7 @@ func (memory) Close() error { return nil }
 func (f folder) Open(path string) (File, error) { return memory{bytes.NewReader(f[path])}, nil }
 
 // taken is a sink.
-type taken struct {
-	dir string
-	mu  sync.Mutex
-}
+type taken struct{ dir string }
 
 func (s *taken) Create(path string) (SinkFile, error) {
 	if path == "" {

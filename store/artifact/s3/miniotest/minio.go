@@ -23,7 +23,7 @@ import (
 // The server's one user. Tests look for the secret where it must not be.
 const (
 	AccessKey = "skiff-test-access"
-	SecretKey = "skiff-test-secret-key"
+	SecretKey = "skiff-test-secret-key" //nolint:gosec // Of a server that ends with its test.
 	// Bucket is there when Start returns.
 	Bucket = "skiff"
 )
