@@ -89,6 +89,14 @@ func (in *Incoming) Create(subpath string) (*os.File, error) {
 	return f, nil
 }
 
+// Drop takes back what was made so far; other contents may follow.
+func (in *Incoming) Drop() error {
+	if err := in.dir.RemoveAll(contents); err != nil {
+		return fmt.Errorf("receive artifact %s: %w", in.at.Key, err)
+	}
+	return nil
+}
+
 // Room is how many bytes the repository's file system has left for this process.
 func (r *Repository) Room() (int64, error) {
 	var st unix.Statfs_t

@@ -159,6 +159,18 @@ func (r *records) remove(key Key) error {
 	return nil
 }
 
+// same finds another artifact of the namespace that has a version.
+func (r *records) same(key Key, version string) (record, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for other, one := range r.all {
+		if other != key && other.Namespace == key.Namespace && one.Version == version {
+			return one, true
+		}
+	}
+	return record{}, false
+}
+
 func (r *records) total() int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()

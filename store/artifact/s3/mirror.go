@@ -2,9 +2,13 @@ package s3
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"strings"
 	"sync"
 
 	"github.com/skiff-ml/skiff/api/address"
@@ -257,7 +261,11 @@ func (m *Mirror) download(ctx context.Context, key Key, c *Client, content *Cont
 	if err != nil {
 		return err
 	}
-	if err := c.Download(ctx, content, &receiving{in}); err != nil {
+	copied, err := m.copySame(ctx, key, content, in)
+	if err == nil && !copied {
+		err = c.Download(ctx, content, &receiving{in})
+	}
+	if err != nil {
 		return errors.Join(err, in.Abort())
 	}
 	// Whoever comes after a crash between the two must not take the old contents
@@ -269,6 +277,36 @@ func (m *Mirror) download(ctx context.Context, key Key, c *Client, content *Cont
 		return err
 	}
 	return m.records.put(key, record{Version: content.Version, Size: content.Size})
+}
+
+// copySame takes the contents from another artifact that has the same hash, where
+// the namespace has one here. Other namespaces' are not looked at: to know a hash
+// is no right to the contents.
+func (m *Mirror) copySame(ctx context.Context, key Key, content *Content, in *artifact.Incoming) (bool, error) {
+	want, is := strings.CutPrefix(content.Version, artifact.DigestPrefix)
+	same, found := m.records.same(key, content.Version)
+	if !is || !found {
+		return false, nil
+	}
+	from, err := m.Open(same.Namespace, same.URI, "")
+	if err != nil {
+		return false, nil //nolint:nilerr // It went meanwhile, or is nothing to copy: the bucket has it.
+	}
+	defer func() { _ = from.Close() }()
+	to, err := in.Create("")
+	if err != nil {
+		return false, err
+	}
+	sum := sha256.New()
+	_, err = io.Copy(io.MultiWriter(to, sum), contextReader{ctx, from})
+	if err = errors.Join(err, to.Close()); err != nil {
+		return false, err
+	}
+	if hex.EncodeToString(sum.Sum(nil)) == want {
+		return true, nil
+	}
+	m.log.Warn("a copy of an artifact is not what it was, it is fetched again", "namespace", same.Namespace, "uri", same.URI)
+	return false, in.Drop()
 }
 
 func (m *Mirror) makeRoom(ctx context.Context, size int64) error {

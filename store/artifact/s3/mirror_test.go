@@ -261,6 +261,55 @@ func TestNoSecondDownload(t *testing.T) {
 	}
 }
 
+// TestSameContents: what has the same hash is copied here, unless it is no longer
+// what it was, or another namespace's.
+func TestSameContents(t *testing.T) {
+	server := miniotest.Start(t)
+	proxy := miniotest.NewProxy(t, server.Host)
+	var down atomic.Int64
+	proxy.Tamper(func(d miniotest.Direction, _ int64, p []byte) bool {
+		if d == miniotest.Down {
+			down.Add(int64(len(p)))
+		}
+		return true
+	})
+	b := newBench(t, nil)
+	b.at(proxy.Host)
+	big := map[string]string{"": strings.Repeat("0123456789abcdef", 1<<16)}
+	b.make(root+"/x", big)
+	b.deliver(root + "/x")
+	for _, name := range []string{"y", "z"} {
+		_, err := server.Admin.CopyObject(t.Context(), minio.CopyDestOptions{Bucket: miniotest.Bucket, Object: "root/" + name},
+			minio.CopySrcOptions{Bucket: miniotest.Bucket, Object: "root/x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	down.Store(0)
+	b.fetch(root + "/y")
+	if n := down.Load(); n > 1<<16 {
+		t.Errorf("to copy it took %d bytes", n)
+	}
+	for _, name := range []string{"x", "y"} {
+		at, err := b.Locate(space, root+"/"+name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.Chmod(at.HostPath, 0o644), os.WriteFile(at.HostPath, []byte("rotten"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.fetch(root + "/z")
+	if diff := cmp.Diff(big, b.contents(root+"/z")); diff != "" {
+		t.Error("what was copied is rotten")
+	}
+	for key := range b.records.all {
+		if _, found := b.records.same(Key{"other", key.URI}, b.records.all[key].Version); found {
+			t.Errorf("%s is another namespace's, too", key.URI)
+		}
+	}
+}
+
 // TestWithoutSettings: everything stays here, and nothing is copied.
 func TestWithoutSettings(t *testing.T) {
 	b := newBench(t, nil)
