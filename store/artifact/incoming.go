@@ -107,7 +107,7 @@ func (r *Repository) Room() (int64, error) {
 	if os.Geteuid() == 0 {
 		free = st.Bfree
 	}
-	return int64(free) * st.Bsize, nil //nolint:unconvert // Types differ by platform.
+	return int64(free) * st.Bsize, nil
 }
 
 // Commit makes the artifact durable and read-only and puts it in its place, in
