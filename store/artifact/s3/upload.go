@@ -135,15 +135,17 @@ func (u *uploading) file(ctx context.Context, key string, f artifact.File) (o ob
 			return was, nil
 		}
 	}
-	if f.Size > u.c.part {
-		err = u.parts(ctx, open, o)
-	} else if err = u.whole(ctx, open, o); err == nil {
-		u.add(f.Size)
+	if f.Size <= u.c.part {
+		// The store has checked the hash before it answered.
+		if o.etag, err = u.whole(ctx, open, o); err == nil {
+			u.add(f.Size)
+		}
+		return o, err
 	}
-	if err != nil {
+	if err := u.parts(ctx, open, o); err != nil {
 		return object{}, err
 	}
-	// What counts is what the store says that it has.
+	// Of parts put together, what counts is what the store says that it has.
 	was, err := u.present(ctx, o)
 	if err == nil && (was.sha != o.sha || was.size != o.size) {
 		err = fmt.Errorf("%s: %w: it has %d bytes with the hash %q, sent were %d with %q", u.c.endpoint, ErrCorrupt, was.size, was.sha, o.size, o.sha)
@@ -173,12 +175,14 @@ func (o object) options() minio.PutObjectOptions {
 	return minio.PutObjectOptions{UserMetadata: map[string]string{shaMetadata: o.sha}, ContentType: "application/octet-stream", DisableMultipart: true}
 }
 
-// whole sends a file in one piece.
-func (u *uploading) whole(ctx context.Context, open File, o object) error {
-	return u.c.again(ctx, func() error {
-		_, err := u.c.core.PutObject(ctx, u.bucket, o.key, io.NewSectionReader(open, 0, o.size), o.size, "", o.sha, o.options())
+// whole sends a file in one piece and returns its entity tag.
+func (u *uploading) whole(ctx context.Context, open File, o object) (etag string, err error) {
+	err = u.c.again(ctx, func() error {
+		put, err := u.c.core.PutObject(ctx, u.bucket, o.key, io.NewSectionReader(open, 0, o.size), o.size, "", o.sha, o.options())
+		etag = strings.Trim(put.ETag, `"`)
 		return u.c.spoilt(err)
 	})
+	return etag, err
 }
 
 // spoilt tells contents that changed on the way by MinIO's word for them: the
