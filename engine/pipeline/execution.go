@@ -111,6 +111,11 @@ func (x *execution) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if ctx.Err() != nil {
+			// Work outside that ended because of it says nothing about its step:
+			// whoever takes the run up next does it again.
+			return context.Cause(ctx)
+		}
 		for _, e := range batch {
 			x.handle(ctx, e)
 		}
