@@ -180,7 +180,8 @@ func TestDownloadRefused(t *testing.T) {
 	r, _ := datasets(t)
 	for uri, want := range map[string]string{
 		"minio://data/none":    "artifact not found",
-		"https://host/x":       "the scheme must be",
+		"ftp://host/x":         "the scheme must be",
+		"https://host/x":       "artifact not found",
 		"minio://data/../../x": "the path segment",
 		"oci://host/model":     "is an image",
 	} {
