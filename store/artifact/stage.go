@@ -128,6 +128,21 @@ func (s *Stage) Open(name string) (*os.File, error) {
 	return found.file(path.Base(name)), nil
 }
 
+// Exists reports whether there is something of a name in the stage itself.
+func (s *Stage) Exists(name string) (bool, error) {
+	if err := checkSegment(name); err != nil {
+		return false, fmt.Errorf("stage %s: %w", s.id, err)
+	}
+	_, err := statAt(s.dir, name)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("stage %s: %w", s.id, pathError(err, []string{name}))
+	}
+	return true, nil
+}
+
 // Mkdir makes a folder at a path in the stage.
 func (s *Stage) Mkdir(name string) error {
 	return s.make(name, func(dir fd, last string) error { return unix.Mkdirat(int(dir), last, 0o755) })
