@@ -171,23 +171,33 @@ func (t *timedWriter) Write(p []byte) (int, error) {
 func (s *Server) importBundle(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	req := ImportRequest{Namespace: r.PathValue("namespace"), As: query.Get("as"), DryRun: query.Get("dryRun") == "All"}
+	// A refusal is sent while the client still sends; where that is not possible
+	// it follows the body.
+	control := http.NewResponseController(w)
+	_ = control.EnableFullDuplex()
+	report, err := s.importFrom(r, req, query.Get("filename"))
+	if err == nil {
+		kube.WriteJSON(w, http.StatusOK, report)
+		return
+	}
+	w.Header().Set("Connection", "close")
+	kube.WriteError(w, err)
+	_ = control.Flush()
+	// A connection that is closed over what was not read takes the answer along.
+	_, _ = io.Copy(io.Discard, r.Body)
+}
+
+func (s *Server) importFrom(r *http.Request, req ImportRequest, filename string) (*ImportReport, error) {
 	body := bufio.NewReaderSize(r.Body, bundle.SniffBytes)
 	head, err := body.Peek(bundle.SniffBytes)
-	if err != nil && !errors.Is(err, io.EOF) {
-		kube.WriteError(w, fmt.Errorf("read the bundle: %w", err))
-		return
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
+		return nil, fmt.Errorf("read the bundle: %w", err)
+	case bundle.Sniff(head):
+		return s.cfg.Portable.Import(r.Context(), req, body)
+	default:
+		return s.importPackage(r.Context(), req, filename, body)
 	}
-	var report *ImportReport
-	if bundle.Sniff(head) {
-		report, err = s.cfg.Portable.Import(r.Context(), req, body)
-	} else {
-		report, err = s.importPackage(r.Context(), req, query.Get("filename"), body)
-	}
-	if err != nil {
-		kube.WriteError(w, err)
-		return
-	}
-	kube.WriteJSON(w, http.StatusOK, report)
 }
 
 // importPackage keeps what KFP's compiler wrote.

@@ -48,7 +48,7 @@ func sample() (*Manifest, []file) {
 		{"images/0.tar", []byte("not looked at here")},
 	}
 	m := &Manifest{
-		Format: Format, Version: Version, Created: time.Unix(1_700_000_000, 0).UTC(), Namespace: "default",
+		Format: Format, Version: Version, Created: time.Unix(1_700_000_000, 123).UTC(), Namespace: "default",
 		Artifacts: []Artifact{
 			{Name: "weights", Digest: "sha256:" + hashOf(weights)},
 			{Name: "data", Digest: "sha256:" + hashOf(nil), Folder: true, Folders: []string{"sub", "none"}, Links: []Link{{"sub/up", "../a.txt"}}},

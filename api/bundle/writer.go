@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 )
 
 // Compression says how a bundle is packed.
@@ -64,7 +65,7 @@ func NewWriter(w io.Writer, m *Manifest, how Compression) (*Writer, error) {
 }
 
 func (w *Writer) header(name string, size int64, executable bool) error {
-	header := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: w.manifest.Created.UTC(), Format: tar.FormatPAX}
+	header := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: w.manifest.Created.UTC().Truncate(time.Second), Format: tar.FormatPAX}
 	if executable {
 		header.Mode = 0o755
 	}
