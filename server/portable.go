@@ -61,7 +61,8 @@ type ImportReport struct {
 	// Created and Present name pipelines, versions and runs, as "run ID".
 	Created []string `json:"created"`
 	Present []string `json:"present"`
-	// Artifacts and Images count what came, Bytes is all that was read, unpacked.
+	// Artifacts counts the artifacts whose contents came, Images the images that
+	// were not here, Bytes all that was read, unpacked.
 	Artifacts int   `json:"artifacts"`
 	Images    int   `json:"images"`
 	Bytes     int64 `json:"bytes"`

@@ -32,7 +32,8 @@ type ImportRequest struct {
 type Report struct {
 	// Created and Present are pipelines, versions and runs, as "run ID".
 	Created, Present []string
-	// Artifacts counts the artifacts whose contents came, Images the images.
+	// Artifacts counts the artifacts whose contents came, Images the images that
+	// were not here; in a dry run, all that are in the bundle.
 	Artifacts, Images int
 	// Bytes is the size of all that was read, unpacked.
 	Bytes int64
@@ -220,7 +221,11 @@ func (in *importing) take(ctx context.Context) (*Report, error) {
 	if in.req.DryRun {
 		return report, nil
 	}
-	return report, in.publish(ctx, plan, wanted)
+	report.Images, err = in.publish(ctx, plan, wanted)
+	if err != nil {
+		return nil, err
+	}
+	return report, nil
 }
 
 // content is the contents of an artifact on their way.

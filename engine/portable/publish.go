@@ -36,7 +36,8 @@ type place struct {
 }
 
 // publish gives everything its place. It is all done, or taken back.
-func (in *importing) publish(ctx context.Context, plan *plan, wanted []content) error {
+// It returns how many images came.
+func (in *importing) publish(ctx context.Context, plan *plan, wanted []content) (images int, err error) {
 	ops := plan.ops(in.id, in.p.cfg.Now().UTC())
 	j := &journal{Namespace: in.req.Namespace}
 	if len(ops) > 0 {
@@ -46,7 +47,7 @@ func (in *importing) publish(ctx context.Context, plan *plan, wanted []content) 
 	for _, c := range wanted {
 		j.Places = append(j.Places, place{Staged: in.staged[c.listed.Name], URI: c.artifact.Spec.URI})
 	}
-	err := in.loadImages(ctx, j)
+	err = in.loadImages(ctx, j)
 	if err == nil {
 		err = in.write(j)
 	}
@@ -63,14 +64,14 @@ func (in *importing) publish(ctx context.Context, plan *plan, wanted []content) 
 		_, err = in.p.cfg.Store.Commit(ctx, ops...)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("import: %w", err), in.p.takeBack(ctx, in.stage, j), in.p.dropImages(ctx, j.Images))
+		return 0, errors.Join(fmt.Errorf("import: %w", err), in.p.takeBack(ctx, in.stage, j), in.p.dropImages(ctx, j.Images))
 	}
 	if err := in.p.at("committed"); err != nil {
-		return err
+		return 0, err
 	}
 	in.nameImages(ctx)
 	in.p.log.Info("bundle imported", "import", in.id, "namespace", in.req.Namespace, "objects", len(ops), "artifacts", len(wanted))
-	return nil
+	return len(j.Images), nil
 }
 
 // write makes the journal durable, and with it all that is staged.
