@@ -176,7 +176,7 @@ func TestSqueezedIsSmaller(t *testing.T) {
 
 // TestOwnBundlesAreNoBombs: whatever shrinks well stays within what readers take.
 func TestOwnBundlesAreNoBombs(t *testing.T) {
-	data := make([]byte, 4*RatioFloor)
+	data := make([]byte, 16<<20)
 	m := &Manifest{Format: Format, Version: Version, Namespace: "d",
 		Artifacts: []Artifact{{Name: "z", Digest: "sha256:" + hashOf(data)}},
 		Entries:   []Entry{{Path: "artifacts/z", Size: int64(len(data)), SHA256: hashOf(data)}}}
@@ -184,7 +184,7 @@ func TestOwnBundlesAreNoBombs(t *testing.T) {
 	if len(zipped) > len(data)/4 {
 		t.Errorf("zeros take %d bytes", len(zipped))
 	}
-	if _, _, err := readAll(zipped, Limits{}); err != nil {
+	if _, _, err := readAll(zipped, Limits{RatioFloor: 1}); err != nil {
 		t.Error(err)
 	}
 }
@@ -375,10 +375,10 @@ func TestRefusals(t *testing.T) {
 		{name: "gzip with a flipped bit", bytes: func(t *testing.T, data []byte) []byte { z := zip(t, data); z[len(z)/2] ^= 8; return z }, want: ""},
 		{name: "bytes behind gzip", bytes: func(t *testing.T, data []byte) []byte { return append(zip(t, data), "junk that is no gzip"...) }, want: "damaged at its end"},
 		{name: "bomb", spoil: func(r *raw) {
-			zeros := make([]byte, RatioFloor+32<<20)
+			zeros := make([]byte, 8<<20)
 			r.data[1] = zeros
 			r.manifest.(*Manifest).Entries[1] = Entry{Path: "objects/runs/b.jsonl", Size: int64(len(zeros)), SHA256: hashOf(zeros)}
-		}, bytes: func(t *testing.T, data []byte) []byte { return zip(t, data) }, want: "more than 100 times"},
+		}, bytes: func(t *testing.T, data []byte) []byte { return zip(t, data) }, limits: Limits{RatioFloor: 1 << 20}, want: "more than 100 times"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := small()
@@ -441,6 +441,51 @@ func TestReadErrorsAreNoRefusals(t *testing.T) {
 type errReader struct{ err error }
 
 func (e errReader) Read([]byte) (int, error) { return 0, e.err }
+
+// TestCopy: what is copied is checked as what is read is, and a disk that is full
+// is no fault of the bundle's.
+func TestCopy(t *testing.T) {
+	m, files := sample()
+	data := write(t, m, files, Stored)
+	full := errors.New("no space left on device")
+	for _, spoil := range []bool{false, true} {
+		data := bytes.Clone(data)
+		if spoil {
+			data[len(data)/2] ^= 1 // in the weights
+		}
+		r, err := NewReader(bytes.NewReader(data), Limits{})
+		for i := 0; err == nil; i++ {
+			if _, _, err = r.Next(); err == nil {
+				var out bytes.Buffer
+				err = r.Copy(&out)
+				if err == nil && !bytes.Equal(out.Bytes(), files[i].data) {
+					t.Errorf("%s was copied as another", files[i].path)
+				}
+				if err == nil && r.Copy(&out) != nil {
+					t.Error("what is copied was copied again")
+				}
+			}
+		}
+		if spoil != errors.Is(err, problem.ErrInvalid) || spoil == errors.Is(err, io.EOF) {
+			t.Errorf("spoilt is %v: %v", spoil, err)
+		}
+	}
+	for i := range files {
+		r, err := NewReader(bytes.NewReader(data), Limits{})
+		for range i + 1 {
+			if err == nil {
+				_, _, err = r.Next()
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = r.Copy(&failing{left: int64(len(files[i].data)) / 2, err: full})
+		if len(files[i].data) > 0 && (!errors.Is(err, full) || errors.Is(err, problem.ErrInvalid)) {
+			t.Errorf("%s: %v", files[i].path, err)
+		}
+	}
+}
 
 func TestSniff(t *testing.T) {
 	for name, text := range map[string]string{"nothing": "", "YAML": "pipelineInfo:\n  name: x\n", "zip": "PK\x03\x04", "gzip": "\x1f\x8b", "name alone": ManifestName} {

@@ -128,7 +128,7 @@ type Limits struct {
 	Bytes int64
 	// Ratio bounds how many times as long a compressed bundle may become, beyond
 	// RatioFloor bytes that any may.
-	Ratio int64
+	Ratio, RatioFloor int64
 }
 
 // The default limits.
@@ -142,8 +142,8 @@ const (
 	// DefaultRatio is far above what compressed text reaches; deflate itself ends
 	// at 1032.
 	DefaultRatio = 100
-	// RatioFloor is what a small bundle may expand to whatever its ratio.
-	RatioFloor = 64 << 20
+	// DefaultRatioFloor is what a small bundle may expand to whatever its ratio.
+	DefaultRatioFloor = 64 << 20
 )
 
 // WithDefaults fills in the fields that are zero.
@@ -162,6 +162,9 @@ func (l Limits) WithDefaults() Limits {
 	}
 	if l.Ratio <= 0 {
 		l.Ratio = DefaultRatio
+	}
+	if l.RatioFloor <= 0 {
+		l.RatioFloor = DefaultRatioFloor
 	}
 	return l
 }

@@ -34,6 +34,7 @@ type Reader struct {
 	// next is the place in the manifest of the entry to come.
 	next    int
 	current *entryReader
+	buffers [][]byte
 }
 
 // NewReader reads a bundle's manifest. Its errors, and those of the reader, are
@@ -70,6 +71,53 @@ func NewReader(r io.Reader, limits Limits) (*Reader, error) {
 
 // Manifest is what the bundle says it holds. It is the caller's to read only.
 func (b *Reader) Manifest() *Manifest { return b.manifest }
+
+// Copy writes what is left of the entry that Next returned, and checks it at its
+// end. It does what io.Copy from Next's reader does, and reads ahead meanwhile.
+func (b *Reader) Copy(w io.Writer) error {
+	e := b.current
+	if e == nil || e.err != nil {
+		return nil
+	}
+	if b.buffers == nil {
+		b.buffers = newBuffers()
+	}
+	target := &target{w: w}
+	hashed := io.MultiWriter(e.hash, target)
+	var n int64
+	var err error
+	if e.entry.Size > bufferSize {
+		n, err = copyAhead(hashed, b.archive, b.buffers)
+	} else {
+		n, err = io.CopyBuffer(onlyWriter{hashed}, onlyReader{b.archive}, b.buffers[0])
+	}
+	e.read += n
+	switch {
+	case target.err != nil:
+		e.err = fmt.Errorf("keep %s: %w", e.entry.Path, target.err)
+		return e.err
+	case err != nil:
+		e.err = b.broken(err, e.entry.Path)
+		return e.err
+	}
+	if e.err = e.check(); errors.Is(e.err, io.EOF) {
+		return nil
+	}
+	return e.err
+}
+
+// target tells an error of writing from those of reading.
+type target struct {
+	w   io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (t *target) Write(p []byte) (int, error) {
+	n, err := t.w.Write(p)
+	t.err = err
+	return n, err
+}
 
 // Next goes to the next entry. What was left of the one before is read and
 // checked. io.EOF says that all entries were there, each as it should be, and
@@ -210,14 +258,23 @@ func (e *entryReader) Read(p []byte) (int, error) {
 		return n, nil
 	case !errors.Is(err, io.EOF):
 		e.err = e.owner.broken(err, e.entry.Path)
-	case e.read != e.entry.Size:
-		e.err = e.owner.broken(io.ErrUnexpectedEOF, e.entry.Path)
-	case hex.EncodeToString(e.hash.Sum(nil)) != e.entry.SHA256:
-		e.err = refuse(damaged, "the entry %q does not have the digest that its manifest says", e.entry.Path)
 	default:
-		e.err = io.EOF
+		e.err = e.check()
 	}
 	return n, e.err
+}
+
+// check is io.EOF where the entry, which was read to its end, is what it should
+// be.
+func (e *entryReader) check() error {
+	switch {
+	case e.read != e.entry.Size:
+		return e.owner.broken(io.ErrUnexpectedEOF, e.entry.Path)
+	case hex.EncodeToString(e.hash.Sum(nil)) != e.entry.SHA256:
+		return refuse(damaged, "the entry %q does not have the digest that its manifest says", e.entry.Path)
+	default:
+		return io.EOF
+	}
 }
 
 // Sniff says from a file's first bytes whether it may be a bundle. Up to
@@ -268,6 +325,7 @@ type bounded struct {
 	r     io.Reader
 	from  *source
 	ratio int64 // 0 where the archive is not compressed
+	floor int64
 	read  int64
 }
 
@@ -275,7 +333,7 @@ type bounded struct {
 func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	b.read += int64(n)
-	if b.ratio > 0 && b.read-RatioFloor > b.from.read*b.ratio {
+	if b.ratio > 0 && b.read-b.floor > b.from.read*b.ratio {
 		return 0, refuse("give it as an uncompressed .tar if it is what it should be",
 			"it expands to more than %d times its size", b.ratio)
 	}
@@ -297,5 +355,5 @@ func uncompressed(r io.Reader, limits Limits) (*bounded, error) {
 	if err != nil {
 		return nil, refuse("copy it again", "its gzip header is damaged: %w", err)
 	}
-	return &bounded{r: unzipped, from: from, ratio: limits.Ratio}, nil
+	return &bounded{r: unzipped, from: from, ratio: limits.Ratio, floor: limits.RatioFloor}, nil
 }

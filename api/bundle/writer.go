@@ -32,7 +32,7 @@ type Writer struct {
 	zip      *blocks // nil where the archive is not compressed
 	how      Compression
 	next     int
-	buffer   []byte
+	buffers  [][]byte
 }
 
 // NewWriter writes the manifest, which must be complete, and is then ready for
@@ -48,7 +48,7 @@ func NewWriter(w io.Writer, m *Manifest, how Compression) (*Writer, error) {
 	if len(data) > DefaultManifestBytes {
 		return nil, refuse("export less at once", "its manifest would have %d bytes; at most %d are read", len(data), DefaultManifestBytes)
 	}
-	out := &Writer{manifest: m, how: how, buffer: make([]byte, bufferSize)}
+	out := &Writer{manifest: m, how: how, buffers: newBuffers()}
 	if how != Uncompressed {
 		out.zip = newBlocks(w)
 		out.zip.squeeze = true
@@ -94,7 +94,7 @@ func (w *Writer) Add(contents io.Reader) error {
 		}
 	}
 	hash := sha256.New()
-	n, err := io.CopyBuffer(onlyWriter{io.MultiWriter(w.archive, hash)}, onlyReader{contents}, w.buffer)
+	n, err := w.copy(io.TeeReader(contents, hash), entry.Size)
 	switch {
 	case errors.Is(err, tar.ErrWriteTooLong):
 		return fmt.Errorf("write %s: it has more than %d bytes: %w", entry.Path, entry.Size, ErrChanged)
@@ -106,6 +106,14 @@ func (w *Writer) Add(contents io.Reader) error {
 		return fmt.Errorf("write %s: its contents are others: %w", entry.Path, ErrChanged)
 	}
 	return nil
+}
+
+// copy reads ahead where there is something to read ahead.
+func (w *Writer) copy(contents io.Reader, size int64) (int64, error) {
+	if size > bufferSize {
+		return copyAhead(w.archive, contents, w.buffers)
+	}
+	return io.CopyBuffer(onlyWriter{w.archive}, onlyReader{contents}, w.buffers[0])
 }
 
 // onlyWriter and onlyReader keep io.CopyBuffer to the buffer that it was given.

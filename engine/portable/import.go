@@ -102,7 +102,6 @@ func (in *importing) read(ctx context.Context) error {
 	if err := in.prepare(); err != nil {
 		return err
 	}
-	buffer := make([]byte, 1<<20)
 	for {
 		entry, contents, err := in.reader.Next()
 		if errors.Is(err, io.EOF) {
@@ -117,7 +116,7 @@ func (in *importing) read(ctx context.Context) error {
 		if strings.HasPrefix(entry.Path, bundle.ObjectsDir+"/") {
 			err = in.cargo.read(ctx, entry.Path, bufio.NewReader(contents))
 		} else {
-			err = in.keep(entry, contents, buffer)
+			err = in.keep(entry)
 		}
 		if err != nil {
 			return err
@@ -166,19 +165,18 @@ func (in *importing) place(entry string) string {
 	return path.Join(in.staged[owner], sub)
 }
 
-func (in *importing) keep(entry *bundle.Entry, contents io.Reader, buffer []byte) (err error) {
+// keep puts a file into the stage.
+func (in *importing) keep(entry *bundle.Entry) (err error) {
 	in.files[entry.Path] = artifact.Node{Kind: artifact.File, Size: entry.Size, SHA256: entry.SHA256}
 	if in.stage == nil {
-		_, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, contents, buffer)
-		return err
+		return in.reader.Copy(io.Discard)
 	}
 	f, err := in.stage.Create(in.place(entry.Path), entry.Executable)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	_, err = io.CopyBuffer(struct{ io.Writer }{f}, contents, buffer)
-	return err
+	return in.reader.Copy(artifact.Steadily(f))
 }
 
 // take checks what was read and gives it its place.

@@ -18,6 +18,7 @@ import (
 	"github.com/skiff-ml/skiff/cmd/skiff/internal/client"
 	"github.com/skiff-ml/skiff/server"
 	"github.com/skiff-ml/skiff/server/view"
+	"github.com/skiff-ml/skiff/store/artifact"
 )
 
 // copyBuffer is what is written to a bundle's file at once.
@@ -97,7 +98,7 @@ func (a *app) export(ctx context.Context, c *client.Client, plural, name string,
 		return refuse(fmt.Errorf("write the bundle: %w", err))
 	}
 	defer func() { _ = os.Remove(temp.Name()) }()
-	err = a.download(ctx, c, plural, name, query, temp)
+	err = a.download(ctx, c, plural, name, query, artifact.Steadily(temp))
 	if err == nil {
 		err = temp.Sync()
 	}
