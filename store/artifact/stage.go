@@ -166,8 +166,8 @@ func (s *Stage) make(name string, call func(dir fd, last string) error) error {
 }
 
 // Seal does to an artifact that lies in the stage what Commit does to one in
-// its place: it refuses what an artifact may not hold, takes the write bits off
-// and makes it durable.
+// its place: it refuses what an artifact may not hold and takes the write bits
+// off. Sync makes it durable.
 func (s *Stage) Seal(ctx context.Context, name string) (Info, error) {
 	if err := checkSegment(name); err != nil {
 		return Info{}, fmt.Errorf("stage %s: %w", s.id, err)
@@ -176,7 +176,7 @@ func (s *Stage) Seal(ctx context.Context, name string) (Info, error) {
 	if err != nil {
 		return Info{}, fmt.Errorf("stage %s: %w", s.id, pathError(err, []string{name}))
 	}
-	c := &committing{ctx: ctx, owner: st.Uid, info: Info{Exists: true, Dir: kindOf(st) == kindDir}}
+	c := &committing{ctx: ctx, owner: st.Uid, info: Info{Exists: true, Dir: kindOf(st) == kindDir}, unsynced: true}
 	if err := c.entry(s.dir, name, nil); err != nil {
 		return Info{}, fmt.Errorf("stage %s: %w", s.id, err)
 	}
@@ -185,10 +185,51 @@ func (s *Stage) Seal(ctx context.Context, name string) (Info, error) {
 
 // Sync makes all that the stage holds durable.
 func (s *Stage) Sync() error {
-	if err := retry(func() error { return unix.Syncfs(int(s.dir)) }); err != nil {
+	left := syncEach
+	err := syncTree(s.dir, &left)
+	if errors.Is(err, errMany) {
+		err = retry(func() error { return unix.Syncfs(int(s.dir)) })
+	}
+	if err != nil {
 		return fmt.Errorf("stage %s: make it durable: %w", s.id, err)
 	}
 	return nil
+}
+
+// errMany: one sync of the whole file system is cheaper than that of each file.
+var errMany = errors.New("there are many files")
+
+// syncTree syncs what a folder holds, and the folder, while any of left is left.
+func syncTree(dir fd, left *int) error {
+	list, err := names(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range list {
+		if *left--; *left < 0 {
+			return errMany
+		}
+		st, err := statAt(dir, name)
+		if err != nil {
+			return err
+		}
+		if isLink(st) {
+			continue // it is in its folder
+		}
+		found, err := openAt(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC)
+		if err != nil {
+			return err
+		}
+		if kindOf(st) == kindDir {
+			err = syncTree(found, left)
+		} else {
+			err = retry(func() error { return unix.Fsync(int(found)) })
+		}
+		if err = errors.Join(err, found.close()); err != nil {
+			return err
+		}
+	}
+	return retry(func() error { return unix.Fsync(int(dir)) })
 }
 
 // Publish gives an artifact of the stage its place, if there is nothing. It
