@@ -17,7 +17,7 @@ const (
 	// member's twenty bytes do not count, small enough to be done side by side.
 	blockSize = 1 << 20
 	// outputSize is what is written at once.
-	outputSize = 256 << 10
+	outputSize = 1 << 20
 	// storedMost is the most that one stored block of deflate holds.
 	storedMost = math.MaxUint16
 	// maxEntropy, in bits a byte, is above what text and code have and below

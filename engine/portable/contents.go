@@ -77,7 +77,11 @@ func (g *gathering) content(ctx context.Context, a *skiff.Artifact) error {
 			listed.Links = append(listed.Links, bundle.Link{Path: n.Path, Target: n.Target})
 		default:
 			g.add(bundle.Entry{Path: nodeEntry(a, n), Size: n.Size, SHA256: n.SHA256, Executable: n.Executable}, func() (io.ReadCloser, error) {
-				return g.p.cfg.Artifacts.Open(a.Namespace, a.Spec.URI, n.Path)
+				f, err := g.p.cfg.Artifacts.Open(a.Namespace, a.Spec.URI, n.Path)
+				if err != nil {
+					return nil, err
+				}
+				return artifact.Ahead(f), nil
 			})
 		}
 	}

@@ -33,3 +33,29 @@ func (s *steady) Write(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Ahead is a reader of a file from its beginning that has the kernel read ahead
+// of it further than it would by itself: the disk is not to wait for whoever
+// makes something of what was read.
+func Ahead(f *os.File) io.ReadCloser { return &ahead{f: f} }
+
+type ahead struct {
+	f *os.File
+	// read is how much was read, asked how far the disk was asked.
+	read, asked int64
+}
+
+// Read implements io.Reader.
+func (a *ahead) Read(p []byte) (int, error) {
+	if a.asked-a.read < steadyBytes {
+		// Only advice, as above.
+		_ = unix.Fadvise(int(a.f.Fd()), a.asked, steadyBytes, unix.FADV_WILLNEED)
+		a.asked += steadyBytes
+	}
+	n, err := a.f.Read(p)
+	a.read += int64(n)
+	return n, err
+}
+
+// Close implements io.Closer.
+func (a *ahead) Close() error { return a.f.Close() }

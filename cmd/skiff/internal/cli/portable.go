@@ -172,7 +172,7 @@ func (a *app) importCommand() *cobra.Command {
 			if err != nil || !info.Mode().IsRegular() {
 				return refuse(errors.Join(fmt.Errorf("read the bundle: %s is not a file", args[0]), err))
 			}
-			in, size = f, info.Size()
+			in, size = artifact.Ahead(f), info.Size()
 			query.Set("filename", filepath.Base(args[0]))
 		}
 		c, done, err := a.writer(cmd.Context())

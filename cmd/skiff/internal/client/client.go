@@ -31,7 +31,7 @@ var ErrNoDaemon = errors.New("no skiff daemon is running")
 const dialTimeout = 5 * time.Second
 
 // transferBuffer is what is handed to the connection at once.
-const transferBuffer = 64 << 10
+const transferBuffer = 256 << 10
 
 // Config says where the daemon is.
 type Config struct {
