@@ -1,6 +1,7 @@
 package artifact
 
 import (
+	"errors"
 	"io"
 	"os"
 
@@ -10,6 +11,9 @@ import (
 // steadyBytes are handed to the disk at once: large enough to be written in one
 // go, small enough that the disk has something to do all the time.
 const steadyBytes = 8 << 20
+
+// evenBytes are written at once.
+const evenBytes = 1 << 20
 
 // Steadily is a writer to a new file that has the kernel begin to write out what
 // came, bit by bit. Without it a file that fits into memory is written only when
@@ -32,6 +36,29 @@ func (s *steady) Write(p []byte) (int, error) {
 		s.begun = s.written
 	}
 	return n, err
+}
+
+// ReadFrom implements io.ReaderFrom: whatever comes in odd pieces is written in
+// even ones, since a page that is written out must not be added to meanwhile.
+func (s *steady) ReadFrom(r io.Reader) (all int64, err error) {
+	buffer := make([]byte, evenBytes)
+	for err == nil {
+		n := 0
+		for n < len(buffer) && err == nil {
+			var m int
+			m, err = r.Read(buffer[n:])
+			n += m
+		}
+		m, writeErr := s.Write(buffer[:n])
+		all += int64(m)
+		if writeErr != nil {
+			return all, writeErr
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return all, err
 }
 
 // Ahead is a reader of a file from its beginning that has the kernel read ahead

@@ -5,24 +5,28 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const portableAbout = "A run's artifacts leave one daemon by `skiff export run --artifacts` (a `.tar.gz`, and a bare `.tar`) and come to " +
 	"another, fresh one by `skiff import`: hashed, packed, sent over the socket, unpacked, checked and made durable. The " +
-	"contents are random bytes, as weights are to a compressor. Beside it, in turns, `cp` of the same bytes on the same disk and a sync of what it made."
+	"contents are random bytes, as weights are to a compressor. Beside it, in turns, `cp` of the same bytes on the same disk and a sync of what it made. " +
+	"Either begins with what it reads on the disk and not in memory."
 
 const mebibyte = 1 << 20
 
 // runPortable measures a run with one large artifact and one with a folder of
 // many files.
 func runPortable(ctx context.Context, b *bench) error {
-	size := b.size(1024, 8) * mebibyte
-	files := b.size(1000, 10)
+	size := b.size(512, 8) * mebibyte
+	files := b.size(500, 10)
 	for _, one := range []struct{ name, script string }{
 		{fmt.Sprintf("one file of %d MiB", size/mebibyte), fmt.Sprintf(`head -c %d /dev/urandom > "$out"`, size)},
 		{fmt.Sprintf("a folder of %s files, %d MiB together", thousands(fmt.Sprint(files)), size/mebibyte), fmt.Sprintf(
@@ -65,6 +69,9 @@ func (b *bench) portableRun(ctx context.Context, name, script string, megabytes 
 				if err := os.RemoveAll(file); err != nil {
 					return 0, err
 				}
+				if err := evict(source); err != nil {
+					return 0, err
+				}
 				begin := time.Now()
 				err := b.command(ctx, d.state, "export", "run", run, "--artifacts", "-o", file)
 				return megabytes / time.Since(begin).Seconds(), err
@@ -95,6 +102,9 @@ func suffix(file string) string { return strings.TrimPrefix(filepath.Base(file),
 func (b *bench) importing(file string, megabytes float64) measure {
 	return func(ctx context.Context) (speed float64, err error) {
 		err = b.withDaemon(ctx, "to", []string{"--runtime", "process"}, func(d *daemon) error {
+			if err := evict(file); err != nil {
+				return err
+			}
 			begin := time.Now()
 			err := b.command(ctx, d.state, "import", file)
 			speed = megabytes / time.Since(begin).Seconds()
@@ -108,6 +118,9 @@ func (b *bench) importing(file string, megabytes float64) measure {
 // copying is the peer: cp, and a sync of what it made.
 func (b *bench) copying(from, to string, megabytes float64) measure {
 	return func(ctx context.Context) (float64, error) {
+		if err := evict(from); err != nil {
+			return 0, err
+		}
 		begin := time.Now()
 		err := exec.CommandContext(ctx, "cp", "-r", from, to).Run()
 		if err == nil {
@@ -116,6 +129,24 @@ func (b *bench) copying(from, to string, megabytes float64) measure {
 		speed := megabytes / time.Since(begin).Seconds()
 		return speed, errors.Join(err, exec.CommandContext(ctx, "chmod", "-R", "u+w", to).Run(), os.RemoveAll(to))
 	}
+}
+
+// evict makes the kernel forget what it has in memory of the files at a path.
+func evict(path string) error {
+	return filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		// What is not on the disk yet cannot be forgotten.
+		if err = f.Sync(); err == nil {
+			err = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+		}
+		return errors.Join(err, f.Close())
+	})
 }
 
 // command runs the program under test.

@@ -21,9 +21,6 @@ import (
 	"github.com/skiff-ml/skiff/store/artifact"
 )
 
-// copyBuffer is what is written to a bundle's file at once.
-const copyBuffer = 1 << 20
-
 func (a *app) exportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export",
@@ -129,7 +126,7 @@ func (a *app) download(ctx context.Context, c *client.Client, plural, name strin
 	}
 	defer func() { err = errors.Join(err, body.Close()) }()
 	meter.total.Store(size)
-	_, err = io.CopyBuffer(struct{ io.Writer }{w}, meter.reader(body), make([]byte, copyBuffer))
+	_, err = io.Copy(w, meter.reader(body))
 	if err != nil && ctx.Err() == nil {
 		err = fmt.Errorf("the export broke off, nothing is kept: %w; the daemon's log says why", err)
 	}
