@@ -140,6 +140,21 @@ func portable(t *testing.T, image string, with []string, flags ...string) {
 	}
 }
 
+// TestTravelExample runs the example as a person would, with a pipeline that
+// needs no packages.
+func TestTravelExample(t *testing.T) {
+	bin, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "../../examples/travel/travel.sh", portablePipeline(t, "busybox"), "--runtime", "process")
+	cmd.Env = append(os.Environ(), "SKIFF="+bin)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), " is identical to run ") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // TestImportKilled kills the daemon during imports: afterwards there is all of
 // the bundle or nothing, and in the end all.
 func TestImportKilled(t *testing.T) {
