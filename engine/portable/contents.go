@@ -20,8 +20,9 @@ import (
 )
 
 // contents lists the files of all artifacts that are here. The hash of an
-// artifact that is a file was recorded when it was made; those of a folder's
-// files are computed now, since they stand in the manifest.
+// artifact that is a file was recorded when it was made, and with a folder's those
+// of its files. Where they are lost they are computed now, since they stand in
+// the manifest; what is written is held against them either way.
 func (g *gathering) contents(ctx context.Context) error {
 	seen := map[string]bool{}
 	names := sortedKeys(g.artifacts)
@@ -91,10 +92,14 @@ func (g *gathering) content(ctx context.Context, a *skiff.Artifact) error {
 
 // hashFiles fills in the hashes of files, on all processors.
 func (g *gathering) hashFiles(ctx context.Context, a *skiff.Artifact, nodes []artifact.Node) error {
+	known := g.p.cfg.Artifacts.FileHashes(a.Status.Digest)
 	group, each := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range nodes {
 		if nodes[i].Kind != artifact.File {
+			continue
+		}
+		if nodes[i].SHA256 = known[nodes[i].Path]; nodes[i].SHA256 != "" {
 			continue
 		}
 		if each.Err() != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -51,6 +52,15 @@ func TestWalkAndTreeDigest(t *testing.T) {
 		for i, j := 0, len(nodes)-1; i < j; i, j = i+1, j-1 {
 			nodes[i], nodes[j] = nodes[j], nodes[i]
 		}
+		hashes := r.FileHashes(want.Digest)
+		for _, n := range nodes {
+			if name == "out" && n.Kind == artifact.File && hashes[n.Path] != n.SHA256 {
+				t.Errorf("the listing has %q for %q, want %q", hashes[n.Path], n.Path, n.SHA256)
+			}
+		}
+		if name == "single" && hashes != nil {
+			t.Errorf("a file has a listing: %v", hashes)
+		}
 		if diff := cmp.Diff(want, artifact.TreeDigest(nodes)); diff != "" {
 			t.Errorf("%s: digest (-want +got):\n%s", name, diff)
 		}
@@ -75,6 +85,27 @@ func fill(t *testing.T, s *artifact.Stage) {
 	_, err = io.WriteString(f, "#!/bin/sh\n")
 	must(t, errors.Join(err, f.Close()))
 	must(t, s.Symlink("a/link", "sub/tool"))
+}
+
+// TestListingProvesItself: one that was changed is none.
+func TestListingProvesItself(t *testing.T) {
+	r, folder := open(t)
+	write(t, filepath.Join(folder, "out/a"), "a")
+	digest, err := r.Digest(t.Context(), ns, prefix+"/out")
+	must(t, err)
+	if r.FileHashes(digest.Digest)["a"] == "" {
+		t.Error("there is no listing")
+	}
+	path := filepath.Join(r.Path(), ".listings", strings.TrimPrefix(digest.Digest, artifact.DigestPrefix))
+	must(t, os.WriteFile(path, []byte("f 00 1 \"a\"\n"), 0o600))
+	if hashes := r.FileHashes(digest.Digest); hashes != nil {
+		t.Errorf("a spoilt listing says %v", hashes)
+	}
+	for _, digest := range []string{"", "sha256:", "sha256:../../x", "md5:x"} {
+		if hashes := r.FileHashes(digest); hashes != nil {
+			t.Errorf("%q has %v", digest, hashes)
+		}
+	}
 }
 
 func TestStage(t *testing.T) {
