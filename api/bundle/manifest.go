@@ -10,15 +10,18 @@ import (
 	"unicode/utf8"
 )
 
+// Names of the format.
 const (
 	// ManifestName is the first entry's.
 	ManifestName = "skiff-bundle.json"
-	// Format is what every manifest says of itself, Version the layout that this
-	// package writes and reads.
-	Format  = "skiff.dev/bundle"
+	// Format is what every manifest says of itself.
+	Format = "skiff.dev/bundle"
+	// Version is of the layout that this package writes and reads.
 	Version = 1
+)
 
-	// ObjectsDir, ArtifactsDir and ImagesDir are the folders of entries.
+// The folders of entries.
+const (
 	ObjectsDir   = "objects"
 	ArtifactsDir = "artifacts"
 	ImagesDir    = "images"

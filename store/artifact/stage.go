@@ -84,7 +84,7 @@ func (r *Repository) Free() (int64, error) {
 	if err := retry(func() error { return unix.Fstatfs(int(r.root), &st) }); err != nil {
 		return 0, fmt.Errorf("ask for the room on the disk of %s: %w", r.path, err)
 	}
-	return int64(st.Bavail) * st.Bsize, nil //nolint:gosec // A disk of 8 EiB is none.
+	return int64(st.Bavail) * st.Bsize, nil
 }
 
 // inside splits a path in a stage and opens the folder that it is in.

@@ -231,15 +231,15 @@ func (a *app) printReport(r *server.ImportReport) error {
 // needText says what is missing and how to make it.
 func needText(need bundle.Need) string {
 	name := printable(need.Name)
-	keys := ""
+	keys := make([]string, 0, len(need.Keys))
 	for _, key := range need.Keys {
-		keys += " --from-file " + printable(key) + "=FILE"
+		keys = append(keys, " --from-file "+printable(key)+"=FILE")
 	}
 	switch need.Kind {
 	case "Secret":
-		return "secret " + name + "; make it with: skiff secret create " + name + keys
+		return "secret " + name + "; make it with: skiff secret create " + name + strings.Join(keys, "")
 	case "ConfigMap":
-		return "config map " + name + "; make it with: skiff configmap create " + name + keys
+		return "config map " + name + "; make it with: skiff configmap create " + name + strings.Join(keys, "")
 	default:
 		return "volume claim " + name + "; make it with: skiff pvc create " + name + " --size SIZE"
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/server"
@@ -14,11 +15,11 @@ import (
 )
 
 func bundlePath(namespace string, parts ...string) string {
-	path := skiffRoot + "/namespaces/" + url.PathEscape(namespace)
+	escaped := []string{skiffRoot, "namespaces", url.PathEscape(namespace)}
 	for _, part := range parts {
-		path += "/" + url.PathEscape(part)
+		escaped = append(escaped, url.PathEscape(part))
 	}
-	return path
+	return strings.Join(escaped, "/")
 }
 
 // Export asks for a bundle of a pipeline or a run (plural, name); query says
