@@ -35,16 +35,16 @@ func hashOf(data []byte) string {
 
 // sample is a bundle with one of everything.
 func sample() (*Manifest, []file) {
-	weights := make([]byte, 3*blockSize+17)
+	weights := make([]byte, 2*blockSize+17)
 	random := rand.NewChaCha8([32]byte{1})
 	_, _ = random.Read(weights) // it never fails
 	files := []file{
 		{"objects/pipelines/train.jsonl", []byte(`{"kind":"Pipeline"}` + "\n")},
-		{"objects/runs/r1.jsonl", []byte(strings.Repeat(`{"kind":"Task","metadata":{"name":"a"}}`+"\n", 50_000))},
+		{"objects/runs/r1.jsonl", []byte(strings.Repeat(`{"kind":"Task","metadata":{"name":"a"}}`+"\n", 5_000))},
 		{"artifacts/weights", weights},
 		{"artifacts/data/a.txt", []byte("a")},
 		{"artifacts/data/sub/empty", nil},
-		{"artifacts/data/sub/zeros", make([]byte, 2*blockSize)},
+		{"artifacts/data/sub/zeros", make([]byte, blockSize+100)},
 		{"images/0.tar", []byte("not looked at here")},
 	}
 	m := &Manifest{
@@ -169,14 +169,14 @@ func TestSqueezedIsSmaller(t *testing.T) {
 	m, files := sample()
 	stored, squeezed := len(write(t, m, files, Stored)), len(write(t, m, files, Squeezed))
 	// The zeros go; the weights are as long as they were, and no longer.
-	if squeezed > stored-blockSize || squeezed < 3*blockSize {
+	if squeezed > stored-blockSize/2 || squeezed < 2*blockSize {
 		t.Errorf("stored %d bytes, squeezed %d", stored, squeezed)
 	}
 }
 
 // TestOwnBundlesAreNoBombs: whatever shrinks well stays within what readers take.
 func TestOwnBundlesAreNoBombs(t *testing.T) {
-	data := make([]byte, 16<<20)
+	data := make([]byte, 4<<20)
 	m := &Manifest{Format: Format, Version: Version, Namespace: "d",
 		Artifacts: []Artifact{{Name: "z", Digest: "sha256:" + hashOf(data)}},
 		Entries:   []Entry{{Path: "artifacts/z", Size: int64(len(data)), SHA256: hashOf(data)}}}
