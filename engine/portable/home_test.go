@@ -51,11 +51,15 @@ type home struct {
 	inspect    portable.Inspect
 }
 
-// noImages refuses every image; nothing here runs.
+// noImages refuses every image and volume; nothing here runs.
 type noImages struct{}
 
 func (noImages) PrepareImage(context.Context, runtime.ImageRequest, func(runtime.ImageProgress)) (runtime.Image, error) {
 	return runtime.Image{}, runtime.ErrImageUnavailable
+}
+
+func (noImages) EnsureVolume(context.Context, string, string) (string, error) {
+	return "", runtime.ErrNotSupported
 }
 
 func newHome(t *testing.T) *home {
@@ -80,7 +84,7 @@ func openHome(t *testing.T, dir string, change func(*portable.Config)) *home {
 		}
 		must(t, errors.Join(r.Close(), s.Close()))
 	})
-	engine, err := pipeline.New(pipeline.Config{Store: s, Artifacts: r, Images: noImages{}, Fit: func(*core.Pod) error { return nil }})
+	engine, err := pipeline.New(pipeline.Config{Store: s, Artifacts: r, Images: noImages{}, Volumes: noImages{}, Fit: func(*core.Pod) error { return nil }})
 	must(t, err)
 	cfg := portable.Config{Store: s, Artifacts: r, Inspect: engine.Inspect, Dir: filepath.Join(dir, "spool"), Version: "test"}
 	change(&cfg)
