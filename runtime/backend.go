@@ -2,8 +2,11 @@ package runtime
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/skiff-ml/skiff/api/core"
@@ -99,6 +102,24 @@ type ImageVolumes interface {
 	ImageVolume(ctx context.Context, req ImageRequest, path string) (hostPath string, err error)
 }
 
+// ImageArchives is what a Backend also is where images can be carried from one
+// engine to another.
+type ImageArchives interface {
+	// SaveImage gives the image that ref is, of which it must have one of the
+	// identities where there are any, with its id. It MUST be on this machine
+	// (ErrImageUnavailable). The caller closes the archive, which holds the image
+	// alone and none of its names.
+	SaveImage(ctx context.Context, ref string, identities []string) (id string, archive io.ReadCloser, err error)
+	// LoadImage loads such an archive. It MUST refuse (problem.ErrInvalid), before
+	// the engine sees a byte, what holds anything but the image of that id, or
+	// any name. made is false where the image was there.
+	LoadImage(ctx context.Context, id string, archive io.ReadSeeker) (made bool, err error)
+	// NameImage gives an image a reference, unless another image has it.
+	NameImage(ctx context.Context, id, ref string) error
+	// DropImage removes an image that has no name and that nothing uses.
+	DropImage(ctx context.Context, id string) error
+}
+
 // Capabilities is what a backend found it can do.
 type Capabilities struct {
 	// Images: arbitrary container images run. Without it an image is matched to
@@ -146,6 +167,19 @@ type ImageRequest struct {
 	// Pip is the package prelude of a lightweight component, where the engine
 	// recognised one; the process runtime prepares an environment from it.
 	Pip []core.PipCall
+	// Identities are digests and ids of which the image must have one; none
+	// means that whatever has the reference will do. A backend that keeps images
+	// by identity looks for that, and fetches it by digest where it may; where
+	// the image is another, the error is ErrImageChanged.
+	Identities []string
+}
+
+// Check holds an image against the request's identities.
+func (r ImageRequest) Check(img Image) error {
+	if len(r.Identities) == 0 || slices.Contains(r.Identities, img.Digest) || slices.Contains(r.Identities, img.ID) {
+		return nil
+	}
+	return fmt.Errorf("image %s is %s here; wanted is %s: %w", r.Ref, img.Digest, strings.Join(r.Identities, " or "), ErrImageChanged)
 }
 
 // ImageProgress tells how far the preparation of an image is.

@@ -13,6 +13,9 @@ var (
 	// ErrImageUnavailable: the image cannot be had (unknown, unreachable,
 	// refused). The message says which and what to do.
 	ErrImageUnavailable = errors.New("image is not available")
+	// ErrImageChanged: the image is to be had, and is not the one that was asked
+	// for by its digest or id, which is not.
+	ErrImageChanged = errors.New("image is not the one that is wanted")
 	// ErrNotSupported: this backend cannot do that at all.
 	ErrNotSupported = errors.New("not supported by this runtime")
 	// ErrUnavailable: the engine behind the backend does not answer; try later.

@@ -153,7 +153,9 @@ func kinds() []store.Kind {
 		{Name: "experiments.skiff.dev", New: func() core.Object { return &skiff.Experiment{} }, Indexes: []store.Index{byID(name), none("name")}},
 		{Name: "recurringruns.skiff.dev", New: func() core.Object { return &skiff.RecurringRun{} }, Indexes: []store.Index{byID(name), none("experiment"), none("enabled")}},
 		{Name: "pipelines.pipelines.kubeflow.org", New: func() core.Object { return &kfp.Pipeline{} }, Indexes: []store.Index{byID(uid)}},
-		{Name: "pipelineversions.pipelines.kubeflow.org", New: func() core.Object { return &kfp.PipelineVersion{} }, Indexes: []store.Index{byID(uid), none("pipeline")}},
+		{Name: "pipelineversions.pipelines.kubeflow.org", New: func() core.Object { return &kfp.PipelineVersion{} }, Indexes: []store.Index{byID(uid), {Name: "pipeline", Values: func(o core.Object) []string {
+			return []string{o.(*kfp.PipelineVersion).Spec.PipelineName + "\x00"}
+		}}}},
 		{Name: "pipelinemanifests.skiff.dev", New: func() core.Object { return &skiff.PipelineManifest{} }},
 		{Name: "runs.skiff.dev", New: func() core.Object { return &skiff.Run{} }, Indexes: []store.Index{
 			{Name: "created", Values: func(o core.Object) []string {
@@ -206,7 +208,7 @@ func newFixture(t *testing.T) *fixture {
 	})
 	r := &rooms{store: s, logs: map[string]string{}}
 	srv, err := server.New(server.Config{
-		Store: s, Pipelines: r, Logs: r, Node: r, Artifacts: r, Pods: r, Retention: r, AdminToken: token, Peers: ports{},
+		Store: s, Pipelines: r, Logs: r, Node: r, Artifacts: r, Pods: r, Portable: r, Retention: r, AdminToken: token, Peers: ports{},
 		Backup:  s.Backup,
 		Version: server.VersionInfo{Major: "1", Minor: "33", GitVersion: "test"},
 		Now:     func() time.Time { return now.Add(90 * time.Second) },

@@ -159,7 +159,7 @@ func checkBody(w http.ResponseWriter, r route.Route, req *http.Request) error {
 		// Where the connection cannot have a deadline, the size still bounds it.
 		control := http.NewResponseController(w)
 		_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
-		req.Body = &timedBody{ReadCloser: req.Body, control: control}
+		req.Body = &timedBody{ReadCloser: req.Body, control: control, each: r.LongBody}
 	}
 	if r.Accepts == nil || req.ContentLength == 0 {
 		return nil
@@ -179,10 +179,15 @@ func checkBody(w http.ResponseWriter, r route.Route, req *http.Request) error {
 type timedBody struct {
 	io.ReadCloser
 	control *http.ResponseController
+	// each is the time of each read; 0 where all have one.
+	each time.Duration
 }
 
 // Read implements io.Reader.
 func (b *timedBody) Read(p []byte) (int, error) {
+	if b.each > 0 {
+		_ = b.control.SetReadDeadline(time.Now().Add(b.each))
+	}
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
 		_ = b.control.SetReadDeadline(time.Time{})

@@ -64,6 +64,9 @@ func (s *Server) ownRoutes() []route.Route {
 		routes = append(routes, route.Route{Method: http.MethodPost, Path: inNamespace + "/artifacts:gc", Verb: "deletecollection",
 			Group: group, Resource: "artifacts", Handler: http.HandlerFunc(s.purgeArtifacts)})
 	}
+	if s.cfg.Portable != nil {
+		routes = append(routes, s.portableRoutes()...)
+	}
 	if s.cfg.Backup != nil {
 		routes = append(routes, route.Route{Method: http.MethodGet, Path: root + "/backup", Verb: "get",
 			Group: group, Resource: "backup", Handler: http.HandlerFunc(s.backup)})

@@ -17,6 +17,7 @@ import (
 	"github.com/skiff-ml/skiff/api/address"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/server/auth"
+	"github.com/skiff-ml/skiff/server/kfp"
 	"github.com/skiff-ml/skiff/server/kube"
 	"github.com/skiff-ml/skiff/server/route"
 	"github.com/skiff-ml/skiff/server/view"
@@ -50,6 +51,8 @@ type Config struct {
 	Retention Retention
 	// Pods runs commands in pods; nil means that there is no such thing.
 	Pods Pods
+	// Portable carries pipelines and runs; nil means that there is no such thing.
+	Portable Portable
 	// Backup writes a hot copy of the store; nil means there is no such thing.
 	Backup func(ctx context.Context, w io.Writer) error
 	// PipelineSources says from where pipelines may be fetched by address.
@@ -192,6 +195,7 @@ type Server struct {
 	authn   *auth.Authenticator
 	authz   auth.Authorizer
 	web     *auth.Web
+	kfp     *kfp.API
 	routes  []route.Route
 	handler http.Handler
 	// draining is closed when the server shuts down, to end the streams.
@@ -214,8 +218,9 @@ func New(cfg Config) (*Server, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{cfg: cfg, authn: auth.NewAuthenticator(cfg.AdminToken, cfg.Peers), authz: auth.AdminOnly{}, web: auth.NewWeb(cfg.Hosts...), draining: make(chan struct{})}
+	s.kfp = s.kfpAPI()
 	s.routes = append(s.ownRoutes(), kube.New(kube.Config{Store: cfg.Store, Now: cfg.Now}).Routes()...)
-	s.routes = append(s.routes, s.kfpAPI().Routes()...)
+	s.routes = append(s.routes, s.kfp.Routes()...)
 	s.handler = s.mount()
 	return s, nil
 }

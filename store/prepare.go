@@ -92,19 +92,39 @@ func (r record) meta(key Key) (oldMeta, error) {
 // aliases nothing of the transaction.
 func (s *Store) prepare(get getter, ops []Op) ([]prepared, error) {
 	out := make([]prepared, 0, len(ops))
+	var seen map[string]struct{}
+	if len(ops) > fewOps {
+		seen = make(map[string]struct{}, len(ops))
+	}
 	for i := range ops {
 		p, err := s.prepareOp(get, &ops[i])
 		if err != nil {
 			return nil, err
 		}
-		for j := range out {
-			if out[j].rawKey == p.rawKey {
-				return nil, fmt.Errorf("commit: two ops on %s in one transaction: %w", p.key, ErrInvalid)
-			}
+		if twice(out, seen, p.rawKey) {
+			return nil, fmt.Errorf("commit: two ops on %s in one transaction: %w", p.key, ErrInvalid)
 		}
 		out = append(out, p)
 	}
 	return out, nil
+}
+
+// fewOps are sooner looked through than kept in a map.
+const fewOps = 32
+
+// twice reports whether a key was seen before, and notes it.
+func twice(before []prepared, seen map[string]struct{}, rawKey string) bool {
+	if seen != nil {
+		_, known := seen[rawKey]
+		seen[rawKey] = struct{}{}
+		return known
+	}
+	for i := range before {
+		if before[i].rawKey == rawKey {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Store) prepareOp(get getter, op *Op) (prepared, error) {

@@ -95,6 +95,9 @@ const (
 	// it names the pod that it is like.
 	LabelDebug = "skiff.dev/debug"
 
+	// AnnotationImport names the import that made an object.
+	AnnotationImport = "skiff.dev/import"
+
 	// LabelStore carries the id of the store a container belongs to, so that
 	// two daemons on one Docker engine leave each other's alone.
 	LabelStore = "skiff.dev/store"

@@ -88,6 +88,9 @@ type PodExtension struct {
 	// of the command. A backend without images prepares it once and then runs
 	// Command in place of the container's; others run the command as it is.
 	Environment *Environment `json:"environment,omitempty"`
+	// Images pins images by reference: the one that runs must have one of the
+	// digests or ids.
+	Images map[string][]string `json:"images,omitempty"`
 	// InfrastructureRetries counts how often the pod's work was started anew
 	// because of a fault that was not the user's.
 	InfrastructureRetries int `json:"infrastructureRetries,omitempty"`

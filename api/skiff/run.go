@@ -115,6 +115,11 @@ type RunSpec struct {
 	// ResumedFrom is the run whose results this one takes over where nothing
 	// has changed; nil for a run of its own.
 	ResumedFrom *Resume `json:"resumedFrom,omitempty"`
+	// Reproduces names the run that this one was made to do again.
+	Reproduces string `json:"reproduces,omitempty"`
+	// Images pins images by reference to what they must be: each is a list of
+	// digests and ids, of which the image that runs must have one.
+	Images map[string][]string `json:"images,omitempty"`
 }
 
 // Resume names the run that another one goes on from.
@@ -146,6 +151,19 @@ type RunStatus struct {
 	TaskCounts map[State]int `json:"taskCounts,omitempty"`
 	// Fake says that the run was scheduled on declared, not existing, devices.
 	Fake bool `json:"fake,omitempty"`
+	// Imported is set on runs that ran elsewhere.
+	Imported *RunImport `json:"imported,omitempty"`
+}
+
+// RunImport says where a run came from that did not run here. Its pods and
+// their logs are where it ran.
+type RunImport struct {
+	At time.Time `json:"at"`
+	// Store is the id of the state that the run was exported from.
+	Store string `json:"store,omitempty"`
+	// Images maps the digests that its tasks recorded to the ids of the images
+	// that came with it.
+	Images map[string]string `json:"images,omitempty"`
 }
 
 // PipelineVersionReference names an uploaded pipeline's version by the ids of

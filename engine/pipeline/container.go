@@ -368,7 +368,7 @@ func (s *step) resources() (core.ResourceRequirements, error) {
 
 // extension carries what the launcher does around the command.
 func (s *step) extension(x *execution, command []string) *core.PodExtension {
-	ext := &core.PodExtension{InfrastructureRetries: s.n.restarts}
+	ext := &core.PodExtension{InfrastructureRetries: s.n.restarts, Images: x.run.Spec.Images}
 	if s.n.lastAttempt() {
 		ext.HoldOnFailureSeconds = x.run.Spec.PauseOnFailureSeconds
 	}

@@ -36,6 +36,9 @@ func (c *Controller) Retry(ctx context.Context, namespace, name string) error {
 	key := store.Key{Kind: Runs, Namespace: namespace, Name: name}
 	_, err := store.ModifyAs(ctx, c.store, key, func(run *skiff.Run) error {
 		status := &run.Status
+		if status.Imported != nil {
+			return fmt.Errorf("run %s was imported and has no pods here; \"skiff reproduce %s\" runs it again: %w", name, name, store.ErrConflict)
+		}
 		if status.State != skiff.StateFailed && status.State != skiff.StateCanceled {
 			return fmt.Errorf("run %s is %s; only a run that has failed or was cancelled can be retried: %w", name, status.State, store.ErrConflict)
 		}

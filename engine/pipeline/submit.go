@@ -84,11 +84,16 @@ func (c *Controller) Submit(ctx context.Context, sub Submission) (*skiff.Run, er
 	if err != nil {
 		return nil, err
 	}
+	return run, c.keep(ctx, run, ops)
+}
+
+// keep makes an admitted run durable.
+func (c *Controller) keep(ctx context.Context, run *skiff.Run, ops []store.Op) error {
 	if _, err := c.store.Commit(ctx, ops...); err != nil {
-		return nil, fmt.Errorf("keep run %s: %w", run.Name, err)
+		return fmt.Errorf("keep run %s: %w", run.Name, err)
 	}
 	c.log.Info("run accepted", "run", run.Name, "pipeline", run.Spec.PipelineName)
-	return run, nil
+	return nil
 }
 
 // Prepare is Submit up to the transaction: it returns the run, and what must be
@@ -99,10 +104,16 @@ func (c *Controller) Prepare(ctx context.Context, sub Submission) (*skiff.Run, [
 	if err != nil {
 		return nil, nil, err
 	}
+	ops, err := c.opsOf(ctx, run, manifest)
+	return run, ops, err
+}
+
+// opsOf are what must be committed for an admitted run to be.
+func (c *Controller) opsOf(ctx context.Context, run *skiff.Run, manifest *skiff.PipelineManifest) ([]store.Op, error) {
 	ops := []store.Op{{Verb: store.Create, Kind: Runs, Object: run}}
 	experiment, err := c.experiment(ctx, run)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if experiment != nil {
 		ops = append(ops, store.Op{Verb: store.Put, Kind: Experiments, Object: experiment})
@@ -111,9 +122,9 @@ func (c *Controller) Prepare(ctx context.Context, sub Submission) (*skiff.Run, [
 	if errors.Is(err, store.ErrNotFound) {
 		ops = append([]store.Op{{Verb: store.Put, Kind: Manifests, Object: manifest}}, ops...)
 	} else if err != nil {
-		return nil, nil, fmt.Errorf("look for the pipeline's manifest: %w", err)
+		return nil, fmt.Errorf("look for the pipeline's manifest: %w", err)
 	}
-	return run, ops, nil
+	return ops, nil
 }
 
 // experiment makes sure that a run's experiment takes runs. It returns the

@@ -41,6 +41,9 @@ func (r *run) prepareImages(ctx context.Context) error {
 func (r *run) prepareImage(ctx context.Context, u *unit) error {
 	p := r.pod()
 	req := runtime.ImageRequest{Ref: u.container.Image, Policy: runtime.PullPolicy(u.container.ImagePullPolicy)}
+	if p.Spec.Skiff != nil {
+		req.Identities = p.Spec.Skiff.Images[u.container.Image]
+	}
 	if con, known := r.state(u); known && stateRank(con.State) >= stateRank(runtime.StateRunning) {
 		// The container has its command already: only the digest is of interest.
 		req.Policy = runtime.PullNever
@@ -86,6 +89,8 @@ func (r *run) fetch(ctx context.Context, req runtime.ImageRequest) (runtime.Imag
 			return runtime.Image{}, context.Cause(ctx)
 		case !r.asked():
 			return runtime.Image{}, err
+		case errors.Is(err, runtime.ErrImageChanged):
+			return runtime.Image{}, &ending{reason: ReasonImageUnavailable, message: err.Error()}
 		case errors.Is(err, runtime.ErrPolicy):
 			return runtime.Image{}, &ending{reason: ReasonPolicy, message: err.Error()}
 		case errors.Is(err, runtime.ErrImageUnavailable) && !r.c.pulls.Load():

@@ -96,6 +96,9 @@ func (i *images) prepare(ctx context.Context, req runtime.ImageRequest, progress
 	if err != nil {
 		return runtime.Image{}, err
 	}
+	if len(req.Identities) > 0 {
+		return i.pinned(ctx, named, req, progress)
+	}
 	ref := named.String()
 	have, err := i.api.ImageInspect(ctx, ref)
 	present := err == nil

@@ -92,6 +92,9 @@ func (b *Backend) PrepareImage(ctx context.Context, req runtime.ImageRequest, pr
 			progress(runtime.ImageProgress{Status: "ready"})
 		}
 		img = runtime.Image{ID: req.Ref, Digest: "memory:" + req.Ref, PipSatisfied: len(req.Pip) > 0}
+		if err := req.Check(img); err != nil {
+			return err
+		}
 		return nil
 	})
 	if err != nil {

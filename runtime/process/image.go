@@ -135,7 +135,11 @@ func (b *Backend) PrepareImage(ctx context.Context, req runtime.ImageRequest, pr
 		return runtime.Image{}, err
 	}
 	if rule.Kind == KindShell {
-		return b.shellImage(rule)
+		img, err := b.shellImage(rule)
+		if err == nil {
+			err = req.Check(img)
+		}
+		return img, err
 	}
 	img, err := b.pythonImage(ctx, req, rule, progress)
 	if err != nil {
@@ -144,7 +148,7 @@ func (b *Backend) PrepareImage(ctx context.Context, req runtime.ImageRequest, pr
 		}
 		return runtime.Image{}, fmt.Errorf("image %s cannot run as a process: %w: %w", req.Ref, err, runtime.ErrImageUnavailable)
 	}
-	return img, nil
+	return img, req.Check(img)
 }
 
 // shellID is the image id of the host's shell.

@@ -2,10 +2,7 @@ package kfp
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -104,7 +101,7 @@ func (a *API) pipelineByName(r *http.Request) (any, error) {
 		return nil, err
 	}
 	name := r.PathValue("part")
-	p, err := store.GetAs[*kfp.Pipeline](r.Context(), a.cfg.Store, store.Key{Kind: pipelinesKind, Namespace: namespace, Name: objectName(name)})
+	p, err := store.GetAs[*kfp.Pipeline](r.Context(), a.cfg.Store, store.Key{Kind: pipelinesKind, Namespace: namespace, Name: kfp.ObjectName(name)})
 	if err != nil {
 		return nil, named(err, "pipeline", name)
 	}
@@ -128,7 +125,7 @@ func newPipeline(m *pipeline) (*kfp.Pipeline, error) {
 	}
 	p := &kfp.Pipeline{
 		TypeMeta:   core.TypeMeta{APIVersion: kfp.ResourceAPIVersion, Kind: kfp.PipelineKind},
-		ObjectMeta: core.ObjectMeta{Name: objectName(name), Namespace: namespace, UID: uuid.NewString()},
+		ObjectMeta: core.ObjectMeta{Name: kfp.ObjectName(name), Namespace: namespace, UID: uuid.NewString()},
 		Spec:       kfp.PipelineResourceSpec{DisplayName: m.DisplayName, Description: m.Description, Tags: m.Tags},
 	}
 	if p.Name != name {
@@ -260,34 +257,4 @@ func (a *API) deletePipeline(r *http.Request) (any, error) {
 	_, err = a.cfg.Store.Commit(ctx, store.Op{Verb: store.Delete, Kind: pipelinesKind,
 		Key: store.Key{Kind: pipelinesKind, Namespace: p.Namespace, Name: p.Name}})
 	return empty(), named(err, "pipeline", p.UID)
-}
-
-var dnsName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`)
-
-// objectName is the name of the object behind a name of KFP, which may hold any
-// character: itself where that can be, else one that ends with its hash.
-func objectName(name string) string {
-	if len(name) <= 200 && dnsName.MatchString(name) {
-		return name
-	}
-	return slug(name, 100) + "-" + hashOf(name)
-}
-
-func hashOf(text string) string {
-	sum := sha256.Sum256([]byte(text))
-	return hex.EncodeToString(sum[:6])
-}
-
-var unfit = regexp.MustCompile(`[^a-z0-9]+`)
-
-// slug is text as a part of an object's name.
-func slug(text string, most int) string {
-	s := strings.Trim(unfit.ReplaceAllString(strings.ToLower(text), "-"), "-")
-	if len(s) > most {
-		s = strings.TrimRight(s[:most], "-")
-	}
-	if s == "" {
-		return "x"
-	}
-	return s
 }

@@ -215,7 +215,7 @@ func (a *API) newVersion(ctx context.Context, p *kfp.Pipeline, m *pipelineVersio
 	v := &kfp.PipelineVersion{
 		TypeMeta: core.TypeMeta{APIVersion: kfp.ResourceAPIVersion, Kind: kfp.PipelineVersionKind},
 		ObjectMeta: core.ObjectMeta{
-			Name:      slug(p.Name, 80) + "-" + slug(name, 80) + "-" + hashOf(p.Name+separator+name),
+			Name:      kfp.VersionObjectName(p.Name, name),
 			Namespace: p.Namespace, UID: uuid.NewString(), Annotations: map[string]string{kfp.AnnotationName: name},
 			OwnerReferences: []core.OwnerReference{{APIVersion: kfp.ResourceAPIVersion, Kind: kfp.PipelineKind, Name: p.Name, UID: p.UID}},
 		},

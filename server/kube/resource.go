@@ -140,7 +140,7 @@ func runs() Resource {
 			nameColumn(),
 			{Name: "Display Name", Type: "string", Value: run(func(r *skiff.Run) any { return r.Spec.DisplayName })},
 			{Name: "Pipeline", Type: "string", Value: run(func(r *skiff.Run) any { return r.Spec.PipelineName })},
-			{Name: "State", Type: "string", Value: run(func(r *skiff.Run) any { return withFake(string(r.Status.State), r.Status.Fake) })},
+			{Name: "State", Type: "string", Value: run(func(r *skiff.Run) any { return runState(r) })},
 			{Name: "Tasks", Type: "string", Description: "done/all", Value: run(func(r *skiff.Run) any { return taskCount(r) })},
 			{Name: "Duration", Type: "string", Value: func(o core.Object, now time.Time) any {
 				s := o.(*skiff.Run).Status
@@ -268,9 +268,14 @@ func pods() Resource {
 	}
 }
 
-func withFake(state string, fake bool) string {
-	if fake {
-		return state + " (fake node)"
+// runState is the state, and what must not be overlooked of it.
+func runState(r *skiff.Run) string {
+	state := string(r.Status.State)
+	if r.Status.Fake {
+		state += " (fake node)"
+	}
+	if r.Status.Imported != nil {
+		state += " (imported)"
 	}
 	return state
 }

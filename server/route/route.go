@@ -5,7 +5,10 @@
 // It is a leaf: it imports the standard library only.
 package route
 
-import "net/http"
+import (
+	"net/http"
+	"time"
+)
 
 // Route is one endpoint.
 type Route struct {
@@ -23,7 +26,10 @@ type Route struct {
 	Accepts []string
 	// MaxBody is the most bytes of a body; 0 means DefaultMaxBody.
 	MaxBody int64
-	Handler http.Handler
+	// LongBody, where set, is how long a body may stand still; it may take as
+	// long as it comes. Others have one deadline for all of it.
+	LongBody time.Duration
+	Handler  http.Handler
 }
 
 // DefaultMaxBody fits any object that the store keeps, many times over.

@@ -48,6 +48,10 @@ type Run struct {
 	// Fake is true where the run was scheduled on declared, not existing,
 	// devices or capacity.
 	Fake bool `json:"fake"`
+	// Imported says where a run came from that ran elsewhere.
+	Imported *skiff.RunImport `json:"imported,omitempty"`
+	// Reproduces is the id of the run that this one was made to do again.
+	Reproduces string `json:"reproduces,omitempty"`
 }
 
 // Task is one node of a run's graph.
@@ -137,6 +141,7 @@ func BuildRun(ctx context.Context, s store.Interface, run *skiff.Run) (*Run, err
 		Created: run.CreationTimestamp, Started: timeOrNil(run.Status.StartedAt), Finished: timeOrNil(run.Status.FinishedAt),
 		Parameters: orEmpty(run.Spec.Parameters), Outputs: orEmpty(run.Status.Outputs),
 		OutputArtifacts: run.Status.OutputArtifacts, PipelineRoot: run.Spec.PipelineRoot, Fake: run.Status.Fake,
+		Imported: run.Status.Imported, Reproduces: run.Spec.Reproduces,
 		Experiment: skiff.ExperimentOf(run), Archived: run.Spec.Archived, Retries: run.Spec.Retries,
 		Tasks: []Task{}, Metrics: []Metric{}, Artifacts: []Artifact{},
 	}

@@ -80,6 +80,8 @@ type committing struct {
 	ctx   context.Context // lives as long as the call.
 	owner uint32
 	info  Info
+	// unsynced leaves it to somebody else to make files durable.
+	unsynced bool
 	// top is the artifact's own folder, which links must not leave.
 	top fd
 }
@@ -128,7 +130,7 @@ func (c *committing) entry(dir fd, name string, below []string) error {
 			return c.explain(fmt.Errorf("%s cannot be made read-only: %w", path.Join(below...), err))
 		}
 	}
-	if c.info.Files <= syncEach {
+	if c.info.Files <= syncEach && !c.unsynced {
 		return retry(func() error { return unix.Fsync(int(f)) })
 	}
 	return nil

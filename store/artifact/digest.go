@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"path"
 	"sort"
@@ -48,9 +47,10 @@ func (r *Repository) Digest(ctx context.Context, namespace, uri string) (Digest,
 	if kindOf(st) == kindFile {
 		sum, err = d.file(f)
 	} else {
-		manifest := sha256.New()
-		if err = d.dir(f, "", 0, manifest); err == nil {
+		manifest, kept := sha256.New(), &listing{}
+		if err = d.dir(f, "", 0, io.MultiWriter(manifest, kept)); err == nil {
 			sum = manifest.Sum(nil)
+			r.keepListing(hex.EncodeToString(sum), kept)
 		}
 		err = errors.Join(err, f.close())
 	}
@@ -84,7 +84,7 @@ func (d *digesting) file(f fd) (sum []byte, err error) {
 type onlyReader struct{ io.Reader }
 
 // dir writes a directory's lines to the manifest.
-func (d *digesting) dir(f fd, prefix string, depth int, manifest hash.Hash) error {
+func (d *digesting) dir(f fd, prefix string, depth int, manifest io.Writer) error {
 	if depth > maxDepth {
 		return fmt.Errorf("folders nest deeper than %d: %w", maxDepth, ErrUnsafe)
 	}
@@ -104,7 +104,7 @@ func (d *digesting) dir(f fd, prefix string, depth int, manifest hash.Hash) erro
 	return nil
 }
 
-func (d *digesting) entry(dir fd, name, where string, depth int, manifest hash.Hash) error {
+func (d *digesting) entry(dir fd, name, where string, depth int, manifest io.Writer) error {
 	st, err := statAt(dir, name)
 	if err != nil {
 		return pathError(err, []string{where})

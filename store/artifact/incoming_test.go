@@ -113,7 +113,7 @@ func TestFiles(t *testing.T) {
 	must(t, os.Mkdir(filepath.Join(folder, "d/none"), 0o755))
 	list, dir, err := r.Files(t.Context(), ns, prefix+"/d")
 	must(t, err)
-	if diff := cmp.Diff([]artifact.File{{Path: "a", Size: 2}, {Path: "b/c", Size: 1}, {Path: "b/link", Size: 2}}, list); diff != "" || !dir {
+	if diff := cmp.Diff([]artifact.Member{{Path: "a", Size: 2}, {Path: "b/c", Size: 1}, {Path: "b/link", Size: 2}}, list); diff != "" || !dir {
 		t.Errorf("files of a folder (-want +got), %v:\n%s", dir, diff)
 	}
 	must(t, os.Symlink("b", filepath.Join(folder, "d/loop")))

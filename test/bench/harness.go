@@ -100,6 +100,10 @@ func ratioAtMost(limit float64) bar {
 	return bar{text: fmt.Sprintf("≤ %g×", limit), holds: func(v float64) bool { return v <= limit }}
 }
 
+func ratioAtLeast(limit float64) bar {
+	return bar{text: fmt.Sprintf("≥ %g×", limit), holds: func(v float64) bool { return v >= limit }}
+}
+
 // measure is one side of a pair: it returns one figure.
 type measure func(ctx context.Context) (float64, error)
 

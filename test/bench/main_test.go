@@ -55,6 +55,7 @@ func TestQuick(t *testing.T) {
 			"program, stripped", "ready on an empty state", "ready on 2,000 objects", "after kill -9", "idle memory on an empty state",
 		}, false},
 		{"schedules", []string{"run made, of 10 due at once, p95", "handed in at once", "step begun beyond what handing in takes"}, false},
+		{"portable", []string{"export of one file of 8 MiB, .tar.gz", "import of one file", "a folder of 10 files", "cp and sync"}, false},
 	} {
 		t.Run(one.area, func(t *testing.T) {
 			output := filepath.Join(t.TempDir(), "benchmarks.md")

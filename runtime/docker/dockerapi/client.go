@@ -2,6 +2,7 @@ package dockerapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -39,6 +40,13 @@ type API interface {
 	// pull itself come inside it. auth is an X-Registry-Auth value or empty.
 	ImagePull(ctx context.Context, ref, auth string) (io.ReadCloser, error)
 	ImageImport(ctx context.Context, tar io.Reader, ref string) error
+	// ImageSave packs an image by its id, so that it has no names in the archive.
+	ImageSave(ctx context.Context, id string) (tar io.ReadCloser, err error)
+	// ImageLoad takes such an archive; the engine believes what is in it.
+	ImageLoad(ctx context.Context, tar io.Reader) error
+	ImageTag(ctx context.Context, id, ref string) error
+	// ImageRemove removes an image that nothing uses.
+	ImageRemove(ctx context.Context, id string) error
 
 	ContainerCreate(ctx context.Context, name string, c *Config, h *HostConfig) (id string, err error)
 	ContainerStart(ctx context.Context, id string) error
@@ -192,6 +200,56 @@ func (c *Client) ImageImport(ctx context.Context, tar io.Reader, ref string) err
 		}
 		defer body.Close()
 		_, err = io.Copy(io.Discard, body)
+		return err
+	})
+}
+
+// ImageSave has no deadline but ctx's.
+func (c *Client) ImageSave(ctx context.Context, id string) (io.ReadCloser, error) {
+	cli, err := c.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return cli.ImageSave(ctx, []string{id})
+}
+
+// ImageLoad has no deadline but ctx's. What goes wrong in the engine comes inside
+// a successful answer.
+func (c *Client) ImageLoad(ctx context.Context, tar io.Reader) error {
+	cli, err := c.get(ctx)
+	if err != nil {
+		return err
+	}
+	res, err := cli.ImageLoad(ctx, tar, client.ImageLoadWithQuiet(true))
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	for lines := json.NewDecoder(res.Body); ; {
+		var line struct {
+			Error string `json:"error"`
+		}
+		err := lines.Decode(&line)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read the engine's answer: %w", err)
+		case line.Error != "":
+			return errors.New(line.Error)
+		}
+	}
+}
+
+// ImageTag gives an image a name, and takes it from the one that has it.
+func (c *Client) ImageTag(ctx context.Context, id, ref string) error {
+	return do(ctx, c, deadlineQuery, func(ctx context.Context, cli *client.Client) error { return cli.ImageTag(ctx, id, ref) })
+}
+
+// ImageRemove removes an image that nothing uses.
+func (c *Client) ImageRemove(ctx context.Context, id string) error {
+	return do(ctx, c, deadlineCreate, func(ctx context.Context, cli *client.Client) error {
+		_, err := cli.ImageRemove(ctx, id, image.RemoveOptions{PruneChildren: true})
 		return err
 	})
 }

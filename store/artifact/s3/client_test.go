@@ -44,9 +44,9 @@ func newClient(t *testing.T, host string) *Client {
 // folder is an artifact in memory: contents by path.
 type folder map[string][]byte
 
-func (f folder) Files(context.Context) (files []artifact.File, dir bool, err error) {
+func (f folder) Files(context.Context) (files []artifact.Member, dir bool, err error) {
 	for path, data := range f {
-		files = append(files, artifact.File{Path: path, Size: int64(len(data))})
+		files = append(files, artifact.Member{Path: path, Size: int64(len(data))})
 	}
 	_, single := f[""]
 	return files, !single, nil

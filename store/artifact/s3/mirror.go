@@ -332,7 +332,7 @@ type local struct {
 	key Key
 }
 
-func (l *local) Files(ctx context.Context) ([]artifact.File, bool, error) {
+func (l *local) Files(ctx context.Context) ([]artifact.Member, bool, error) {
 	return l.r.Files(ctx, l.key.Namespace, l.key.URI)
 }
 

@@ -33,7 +33,7 @@ const (
 type Source interface {
 	// Files lists them; dir is false for an artifact that is one file, whose path
 	// is empty.
-	Files(ctx context.Context) (files []artifact.File, dir bool, err error)
+	Files(ctx context.Context) (files []artifact.Member, dir bool, err error)
 	// Open opens one. The caller closes it.
 	Open(path string) (File, error)
 }
@@ -115,7 +115,7 @@ func (u *uploading) add(n int64) {
 }
 
 // file makes one object be there.
-func (u *uploading) file(ctx context.Context, key string, f artifact.File) (o object, err error) {
+func (u *uploading) file(ctx context.Context, key string, f artifact.Member) (o object, err error) {
 	open, err := u.source.Open(f.Path)
 	if err != nil {
 		return object{}, err

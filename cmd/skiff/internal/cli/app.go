@@ -116,6 +116,7 @@ func (a *app) root() *cobra.Command {
 		a.upCommand(), a.runCommand(), a.getCommand(), a.describeCommand(), a.logsCommand(), a.cancelCommand(), a.compareCommand(),
 		a.debugCommand(), a.secretCommand(), a.configMapCommand(), a.claimCommand(),
 		a.psCommand(), a.topCommand(), a.doctorCommand(), a.versionCommand(), a.backupCommand(), a.restoreCommand(),
+		a.exportCommand(), a.importCommand(), a.reproduceCommand(),
 		a.storeCheckCommand(), a.pipelineCommand(), a.retryCommand(), a.releaseCommand(),
 		a.archiveCommand("archive", "is archived", "Put runs or experiments away"),
 		a.archiveCommand("unarchive", "is available", "Take runs or experiments out of the archive"), a.deleteObjectsCommand(),

@@ -115,10 +115,15 @@ func (a *app) describeRun(run *view.Run) error {
 	if run.Fake {
 		state += " (scheduled on a fake node)"
 	}
+	imported := ""
+	if run.Imported != nil {
+		imported = clock(&run.Imported.At) + " from " + run.Imported.Store + "; its logs are where it ran"
+	}
 	err := fields(a.Out, "Run", run.RunID, "Name", run.DisplayName, "Namespace", run.Namespace, "Pipeline", run.Pipeline,
 		"State", state, "Reason", run.Reason, "Message", run.Message, "Created", clock(&run.Created),
 		"Started", clock(run.Started), "Finished", clock(run.Finished), "Duration", took(run.Started, run.Finished),
-		"Resumed from", run.ResumedFrom, "Run again", strings.Join(run.ResumedTasks, ", "), "Pipeline root", run.PipelineRoot)
+		"Resumed from", run.ResumedFrom, "Run again", strings.Join(run.ResumedTasks, ", "), "Pipeline root", run.PipelineRoot,
+		"Imported", imported, "Reproduces", run.Reproduces)
 	if err != nil {
 		return err
 	}

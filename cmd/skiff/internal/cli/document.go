@@ -41,6 +41,9 @@ func (a *app) printRunHead(run *view.Run) error {
 	if run.Fake {
 		state += " (scheduled on a fake node)"
 	}
+	if run.Imported != nil {
+		state += " (imported)"
+	}
 	text := fmt.Sprintf("run %s  %s  %s", run.RunID, run.Pipeline, state)
 	if duration := took(run.Started, run.Finished); duration != "" {
 		text += "  " + duration

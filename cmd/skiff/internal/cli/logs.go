@@ -52,6 +52,9 @@ func (a *app) logs(ctx context.Context, c *client.Client, ref string, opts clien
 	if err != nil {
 		return err
 	}
+	if run.Imported != nil {
+		return fmt.Errorf("run %s was imported; its logs are where it ran", run.RunID)
+	}
 	if !nested {
 		return a.runLogs(ctx, c, run, opts)
 	}

@@ -30,6 +30,9 @@ var ErrNoDaemon = errors.New("no skiff daemon is running")
 // dialTimeout is for a daemon on the same machine or in the same room.
 const dialTimeout = 5 * time.Second
 
+// transferBuffer is what is handed to the connection at once.
+const transferBuffer = 256 << 10
+
 // Config says where the daemon is.
 type Config struct {
 	// StateDir is where the socket, the token and the certificate are looked for.
@@ -62,7 +65,9 @@ func New(cfg Config) (*Client, error) {
 		}
 		c.token = token
 	}
-	transport := &http.Transport{MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true}
+	transport := &http.Transport{MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
+		// Bundles go through in large pieces.
+		WriteBufferSize: transferBuffer, ReadBufferSize: transferBuffer}
 	c.http = &http.Client{Transport: transport}
 	if cfg.Host == "" {
 		c.base, c.where = "http://localhost", filepath.Join(cfg.StateDir, listen.SocketFile)
@@ -154,6 +159,10 @@ type request struct {
 	body         []byte
 	contentType  string
 	accept       string
+	// stream, in place of body, is sent as it is read; size is its length, or
+	// negative where that is unknown.
+	stream io.Reader
+	size   int64
 }
 
 // do sends a request and returns the answer where it is a success.
@@ -165,6 +174,9 @@ func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, r.method, target, bytes.NewReader(r.body))
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
+	}
+	if r.stream != nil {
+		req.Body, req.ContentLength, req.GetBody = io.NopCloser(r.stream), r.size, nil
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)

@@ -88,7 +88,7 @@ func (d *daemon) listen(ctx context.Context) (*server.Server, []net.Listener, er
 		return nil, nil, err
 	}
 	s, err := server.New(server.Config{
-		Store: d.store, Pipelines: d, Logs: d, Artifacts: d, Node: d, Pods: d, Retention: d, AdminToken: token, Peers: peers, Hosts: d.hosts(),
+		Store: d.store, Pipelines: d, Logs: d, Artifacts: d, Node: d, Pods: d, Portable: d, Retention: d, AdminToken: token, Peers: peers, Hosts: d.hosts(),
 		Backup: func(ctx context.Context, w io.Writer) error { return d.store.Backup(ctx, w) },
 		Version: server.VersionInfo{Major: "1", Minor: "33", GitVersion: "v1.33.0+skiff", SkiffVersion: d.cfg.Version,
 			GoVersion: goruntime.Version(), Platform: goruntime.GOOS + "/" + goruntime.GOARCH},

@@ -13,6 +13,7 @@ import (
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/engine/pipeline"
 	"github.com/skiff-ml/skiff/engine/pod"
+	"github.com/skiff-ml/skiff/engine/portable"
 	"github.com/skiff-ml/skiff/engine/recurring"
 	"github.com/skiff-ml/skiff/engine/retention"
 	"github.com/skiff-ml/skiff/runtime"
@@ -37,6 +38,7 @@ type engines struct {
 	pipelines    *pipeline.Controller
 	recurring    *recurring.Controller
 	retention    *retention.Controller
+	porter       *portable.Porter
 	repository   *artifact.Repository
 	// artifacts is the repository with what object stores keep of it.
 	artifacts *s3.Mirror
@@ -158,6 +160,9 @@ func (d *daemon) bringUp(ctx context.Context, found devices) (*engines, error) {
 	}
 	e.fake = e.node.Fake
 	if err := d.controllers(e, machine); err != nil {
+		return nil, err
+	}
+	if err := d.openPorter(ctx, e); err != nil {
 		return nil, err
 	}
 	d.log.Info("engines are up", "runtime", backend.Name(), "isolation", e.capabilities.Isolation,
