@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	"github.com/skiff-ml/skiff/api/address"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/server/kfp"
 )
@@ -11,7 +12,7 @@ import (
 // kfpAPI is the API of Kubeflow Pipelines over this server's rooms.
 func (s *Server) kfpAPI() *kfp.API {
 	cfg := kfp.Config{
-		Store: s.cfg.Store, Engine: kfpEngine{s.cfg.Pipelines}, Sources: s.cfg.PipelineSources, Logger: s.cfg.Logger,
+		Store: s.cfg.Store, Engine: kfpEngine{s.cfg.Pipelines}, Sources: address.Config{Reach: s.cfg.PipelineSources}, Logger: s.cfg.Logger,
 		PodLogs: func(ctx context.Context, namespace, pod string, w io.Writer) error {
 			return s.cfg.Logs.PodLogs(ctx, namespace, pod, LogOptions{TailLines: -1}, w)
 		},

@@ -14,9 +14,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skiff-ml/skiff/api/address"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/server/auth"
-	"github.com/skiff-ml/skiff/server/kfp"
 	"github.com/skiff-ml/skiff/server/kube"
 	"github.com/skiff-ml/skiff/server/route"
 	"github.com/skiff-ml/skiff/server/view"
@@ -53,7 +53,7 @@ type Config struct {
 	// Backup writes a hot copy of the store; nil means there is no such thing.
 	Backup func(ctx context.Context, w io.Writer) error
 	// PipelineSources says from where pipelines may be fetched by address.
-	PipelineSources kfp.Sources
+	PipelineSources address.Reach
 	// AdminToken is what clients on TCP show.
 	AdminToken string
 	// Peers knows callers on TCP that show no token; nil means that all must.

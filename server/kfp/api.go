@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/skiff-ml/skiff/api/address"
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/server/route"
@@ -56,7 +57,7 @@ type Config struct {
 	Artifact func(ctx context.Context, artifact *skiff.Artifact) (io.ReadCloser, error)
 	// Sources says from where pipelines may be fetched by address; the zero
 	// value is from nowhere.
-	Sources Sources
+	Sources address.Config
 	Logger  *slog.Logger
 }
 

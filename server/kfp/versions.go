@@ -199,7 +199,7 @@ func (a *API) newVersion(ctx context.Context, p *kfp.Pipeline, m *pipelineVersio
 		file = &uploaded{name: "pipeline_spec", data: m.PipelineSpec}
 	case m.PackageURL != nil && m.PackageURL.PipelineURL != "":
 		address = m.PackageURL.PipelineURL
-		data, err := a.cfg.Sources.fetch(ctx, address)
+		data, err := a.fetch(ctx, address)
 		if err != nil {
 			return nil, err
 		}

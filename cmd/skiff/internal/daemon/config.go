@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/skiff-ml/skiff/api/address"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/engine/pipeline"
 	"github.com/skiff-ml/skiff/runtime/device"
@@ -110,6 +111,18 @@ type Config struct {
 	// OnReady is called once requests are answered; address is empty without
 	// a TCP listener.
 	OnReady func(address string)
+}
+
+// pipelineReach is from how far pipelines are fetched that clients name by
+// address.
+func (c *Config) pipelineReach() address.Reach {
+	switch c.PipelineURLs {
+	case SourcesPublic:
+		return address.Internet
+	case SourcesAny:
+		return address.Anywhere
+	}
+	return address.Nowhere
 }
 
 // Check refuses what cannot work, before anything is started.

@@ -16,7 +16,6 @@ import (
 
 	"github.com/skiff-ml/skiff/server"
 	"github.com/skiff-ml/skiff/server/auth"
-	"github.com/skiff-ml/skiff/server/kfp"
 	"github.com/skiff-ml/skiff/server/listen"
 	"github.com/skiff-ml/skiff/store"
 )
@@ -63,7 +62,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		group.Go(func() error { return d.endWhenIdle(ctx) })
 	}
 	if cfg.OnReady != nil {
-		cfg.OnReady(address(listeners))
+		cfg.OnReady(tcpAddress(listeners))
 	}
 	err = group.Wait()
 	// Only now does no request use them any more.
@@ -93,7 +92,7 @@ func (d *daemon) listen(ctx context.Context) (*server.Server, []net.Listener, er
 		Backup: func(ctx context.Context, w io.Writer) error { return d.store.Backup(ctx, w) },
 		Version: server.VersionInfo{Major: "1", Minor: "33", GitVersion: "v1.33.0+skiff", SkiffVersion: d.cfg.Version,
 			GoVersion: goruntime.Version(), Platform: goruntime.GOOS + "/" + goruntime.GOARCH},
-		PipelineSources: kfp.Sources{Public: d.cfg.PipelineURLs == SourcesPublic, Private: d.cfg.PipelineURLs == SourcesAny},
+		PipelineSources: d.cfg.pipelineReach(),
 		Logger:          d.log,
 	})
 	if err != nil {
@@ -143,7 +142,7 @@ func (d *daemon) hosts() []string {
 	return hosts
 }
 
-func address(listeners []net.Listener) string {
+func tcpAddress(listeners []net.Listener) string {
 	for _, l := range listeners {
 		if addr, ok := l.Addr().(*net.TCPAddr); ok {
 			return addr.String()
