@@ -105,11 +105,7 @@ const (
 	manifestsKind     = "pipelinemanifests.skiff.dev"
 	podsKind          = "pods"
 
-	byCreation   = "created"
-	byStorage    = "storage"
 	byExperiment = "experiment"
-	byState      = "state"
-	byRecurring  = "recurring"
 	byName       = "name"
 	byID         = "id"
 	byRun        = "run"

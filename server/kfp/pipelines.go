@@ -13,21 +13,22 @@ import (
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/kfp"
+	"github.com/skiff-ml/skiff/server/query"
 	"github.com/skiff-ml/skiff/store"
 )
 
-// fewMost is how many objects are sorted of kinds that people make by hand.
-const fewMost = 20_000
+// few are the limits of kinds that people make by hand: all are sorted.
+func few() query.Limits { return query.Limits{Sorted: 20_000} }
 
 func pipelineListing() *listing {
-	display := text(func(o core.Object) string { return pipelineTitle(o.(*kfp.Pipeline)) })
-	id := text(uidField)
-	return &listing{kind: pipelinesKind, most: fewMost, fields: map[string]field{
+	display := query.Text(func(o core.Object) string { return pipelineTitle(o.(*kfp.Pipeline)) })
+	id := query.Text(uidField)
+	return &listing{Kind: pipelinesKind, Limits: few(), Fields: map[string]query.Field{
 		"pipeline_id": id, "id": id, "display_name": display,
-		"name":        text(func(o core.Object) string { return kfp.NameOf(o.Metadata()) }),
-		"created_at":  moment(createdAt),
-		"description": text(func(o core.Object) string { return o.(*kfp.Pipeline).Spec.Description }),
-		"namespace":   text(namespaceField),
+		"name":        query.Text(func(o core.Object) string { return kfp.NameOf(o.Metadata()) }),
+		"created_at":  query.Moment(createdAt),
+		"description": query.Text(func(o core.Object) string { return o.(*kfp.Pipeline).Spec.Description }),
+		"namespace":   query.Text(namespaceField),
 	}}
 }
 
@@ -57,11 +58,7 @@ func (a *API) listPipelines(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	q, err := pipelineListing().parse(r.Context(), r.URL.Query(), namespace, "")
-	if err != nil {
-		return nil, err
-	}
-	page, err := q.run(r.Context(), a.cfg.Store)
+	page, err := a.list(r.Context(), pipelineListing(), r.URL.Query(), namespace, "")
 	if err != nil {
 		return nil, err
 	}

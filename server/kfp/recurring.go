@@ -13,6 +13,7 @@ import (
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/server/query"
 	"github.com/skiff-ml/skiff/store"
 )
 
@@ -31,26 +32,26 @@ type listRecurringRunsResponse struct {
 }
 
 func recurringListing() *listing {
-	of := func(f func(*skiff.RecurringRun) string) field {
-		return text(func(o core.Object) string { return f(o.(*skiff.RecurringRun)) })
+	of := func(f func(*skiff.RecurringRun) string) query.Field {
+		return query.Text(func(o core.Object) string { return f(o.(*skiff.RecurringRun)) })
 	}
-	id, display := text(nameField), of(func(r *skiff.RecurringRun) string { return r.Spec.DisplayName })
+	id, display := query.Text(nameField), of(func(r *skiff.RecurringRun) string { return r.Spec.DisplayName })
 	return &listing{
-		kind: recurringRunsKind, most: fewMost,
-		fields: map[string]field{
+		Kind: recurringRunsKind, ScopeField: "experiment_id", Limits: few(),
+		Fields: map[string]query.Field{
 			"recurring_run_id": id, "id": id, "display_name": display, "name": display,
-			"created_at":    moment(createdAt),
-			"updated_at":    moment(func(o core.Object) time.Time { return updatedAt(o.(*skiff.RecurringRun)) }),
+			"created_at":    query.Moment(createdAt),
+			"updated_at":    query.Moment(func(o core.Object) time.Time { return updatedAt(o.(*skiff.RecurringRun)) }),
 			"description":   of(func(r *skiff.RecurringRun) string { return r.Spec.Description }),
-			"namespace":     text(namespaceField),
+			"namespace":     query.Text(namespaceField),
 			"experiment_id": of(func(r *skiff.RecurringRun) string { return r.Spec.Experiment }),
-			"status":        enum(func(o core.Object) string { return recurringStatus(o.(*skiff.RecurringRun)) }),
+			"status":        query.Enum(func(o core.Object) string { return recurringStatus(o.(*skiff.RecurringRun)) }),
 		},
-		choose: func(q *query) span {
-			if q.scope != "" {
-				return span{index: byExperiment, prefix: q.scope, exact: true}
+		Spans: func(q *query.Query) []query.Span {
+			if experiment, i := q.Predicate(query.Equals, "experiment_id"); i >= 0 {
+				return []query.Span{{Name: "experiment", Index: byExperiment, Prefix: experiment, Exact: true, Covered: []int{i}, Narrow: true}}
 			}
-			return span{}
+			return []query.Span{{Name: "all"}}
 		},
 	}
 }

@@ -7,12 +7,11 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
-	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/server/kube"
+	"github.com/skiff-ml/skiff/server/query"
 	"github.com/skiff-ml/skiff/store"
 )
 
@@ -24,7 +23,7 @@ type listRunsResponse struct {
 
 func (a *API) listRuns(r *http.Request) (any, error) {
 	ctx := r.Context()
-	page, err := a.inExperiment(r, a.runListing())
+	page, err := a.inExperiment(r, query.Runs())
 	if err != nil {
 		return nil, err
 	}
@@ -63,9 +62,9 @@ func (a *API) spec(ctx context.Context, namespace, name string, known specCache)
 // runMessage is a run without its tasks.
 func (a *API) runMessage(ctx context.Context, r *skiff.Run, specs specCache) (*run, error) {
 	m := &run{
-		ExperimentID: skiff.ExperimentOf(r), RunID: r.Name, DisplayName: r.Spec.DisplayName, StorageState: storageState(r.Spec.Archived),
+		ExperimentID: skiff.ExperimentOf(r), RunID: r.Name, DisplayName: r.Spec.DisplayName, StorageState: query.StorageState(r.Spec.Archived),
 		Description: r.Spec.Description, ServiceAccount: r.Spec.ServiceAccount, CreatedAt: stamp(r.CreationTimestamp),
-		ScheduledAt: stamp(r.Spec.ScheduledAt), FinishedAt: stamp(r.Status.FinishedAt), State: stateOf(r.Status.State),
+		ScheduledAt: stamp(r.Spec.ScheduledAt), FinishedAt: stamp(r.Status.FinishedAt), State: query.StateOf(r.Status.State),
 		RecurringRunID: r.Spec.RecurringRun,
 		RuntimeConfig:  &runtimeConfig{Parameters: r.Spec.Parameters, PipelineRoot: r.Spec.PipelineRoot},
 	}
@@ -76,7 +75,7 @@ func (a *API) runMessage(ctx context.Context, r *skiff.Run, specs specCache) (*r
 		m.Error = failure(r.Status.Message)
 	}
 	for _, change := range r.Status.History {
-		one := runtimeStatus{UpdateTime: stamp(change.At), State: stateOf(change.State)}
+		one := runtimeStatus{UpdateTime: stamp(change.At), State: query.StateOf(change.State)}
 		if change.State == skiff.StateFailed {
 			one.Error = failure(change.Message)
 		}
@@ -89,14 +88,6 @@ func (a *API) runMessage(ctx context.Context, r *skiff.Run, specs specCache) (*r
 	var err error
 	m.PipelineSpec, err = a.spec(ctx, r.Namespace, r.Spec.Manifest, specs)
 	return m, err
-}
-
-// stateOf is a RuntimeState; the words are the same.
-func stateOf(s skiff.State) string {
-	if s == "" {
-		return string(skiff.StatePending)
-	}
-	return string(s)
 }
 
 // failure is the error of a run or a task that failed.
@@ -284,107 +275,4 @@ func (a *API) terminate(ctx context.Context, found *skiff.Run) error {
 		return nil
 	})
 	return err
-}
-
-// runListing is what runs can be listed by.
-func (a *API) runListing() *listing {
-	of := func(f func(*skiff.Run) string) func(core.Object) string {
-		return func(o core.Object) string { return f(o.(*skiff.Run)) }
-	}
-	id, display := text(nameField), text(of(func(r *skiff.Run) string { return r.Spec.DisplayName }))
-	state := enum(of(func(r *skiff.Run) string { return stateOf(r.Status.State) }))
-	none := text(func(core.Object) string { return "" })
-	return &listing{kind: runsKind, choose: chooseRuns, extra: a.metricField, fields: map[string]field{
-		"run_id": id, "id": id, "display_name": display, "name": display,
-		"created_at":       moment(createdAt),
-		"finished_at":      moment(func(o core.Object) time.Time { return o.(*skiff.Run).Status.FinishedAt }),
-		"scheduled_at":     moment(func(o core.Object) time.Time { return o.(*skiff.Run).Spec.ScheduledAt }),
-		"description":      text(of(func(r *skiff.Run) string { return r.Spec.Description })),
-		"storage_state":    enum(of(func(r *skiff.Run) string { return storageState(r.Spec.Archived) })),
-		"status":           state,
-		"state":            state,
-		"namespace":        text(namespaceField),
-		"experiment_id":    text(of(skiff.ExperimentOf)),
-		"recurring_run_id": text(of(func(r *skiff.Run) string { return r.Spec.RecurringRun })),
-		// These name documents, which have no order and no text to look into.
-		"state_history": none, "runtime_details": none,
-	}}
-}
-
-// chooseRuns picks the narrowest index that a list of runs can go by.
-func chooseRuns(q *query) span {
-	created := func(index, prefix string, covered ...int) span {
-		return span{index: index, prefix: prefix, covered: covered, order: "created_at", desc: true}
-	}
-	equals := func(keys ...string) (string, int) {
-		for i, p := range q.filter {
-			for _, key := range keys {
-				if p.op == opEquals && p.key == key {
-					return p.values[0].(string), i
-				}
-			}
-		}
-		return "", -1
-	}
-	if id, i := equals("run_id", "id"); i >= 0 {
-		return span{index: byID, prefix: id, exact: true, covered: []int{i}}
-	}
-	if id, i := equals("recurring_run_id"); i >= 0 && id != "" {
-		return created(byRecurring, id+separator, i)
-	}
-	if name, i := equals("display_name", "name"); i >= 0 && len(name) < maxNameValue {
-		return span{index: byName, prefix: name, exact: true, covered: []int{i}}
-	}
-	storage, at := q.storage()
-	experiment, i := equals("experiment_id")
-	if q.scope != "" {
-		// Another experiment in the filter than in the request: nothing meets both.
-		if i >= 0 && experiment != q.scope {
-			i = -1
-		}
-		experiment = q.scope
-	}
-	if experiment != "" {
-		part := created(byExperiment, experiment+separator+storage+separator)
-		for _, place := range []int{i, at} {
-			if place >= 0 {
-				part.covered = append(part.covered, place)
-			}
-		}
-		return part
-	}
-	if state, i := equals("state", "status"); i >= 0 && q.token.SortBy != "display_name" && q.token.SortBy != "name" {
-		return created(byState, state+separator, i)
-	}
-	if canonical(q.token.SortBy) == "display_name" {
-		return span{index: byName, order: "display_name"}
-	}
-	if storage != storageAll {
-		return created(byStorage, storage+separator, at)
-	}
-	return created(byCreation, "")
-}
-
-// maxNameValue is as far as the index by name holds a name.
-const maxNameValue = 256
-
-// storage is the storage state that the filter asks for, and which predicate
-// says so; "all" where none does.
-func (q *query) storage() (string, int) {
-	words := map[string]string{available: storageAvailable, archived: storageArchived}
-	for i, p := range q.filter {
-		if p.key != "storage_state" || len(p.values) == 0 {
-			continue
-		}
-		word, known := words[p.values[0].(string)]
-		switch {
-		case known && p.op == opEquals:
-			return word, i
-		case known && p.op == opNotEquals && word == storageArchived:
-			return storageAvailable, i
-		case known && p.op == opNotEquals:
-			return storageArchived, i
-		}
-	}
-	return storageAll, -1
 }
