@@ -67,6 +67,7 @@ type API struct {
 	// names is held while a display name that must be unique is looked for and
 	// taken: the daemon is the store's only writer.
 	names sync.Mutex
+	specs specCache
 }
 
 // New makes an API.

@@ -122,13 +122,23 @@ func statusOf(err error) (status, int) {
 }
 
 // reply answers with a message or with an error.
-func reply(w http.ResponseWriter, message any, err error) {
+func reply(w http.ResponseWriter, answer any, err error) {
 	if err != nil {
-		answer, code := statusOf(err)
-		kube.WriteJSON(w, code, answer)
+		refusal, code := statusOf(err)
+		kube.WriteJSON(w, code, refusal)
 		return
 	}
-	kube.WriteJSON(w, http.StatusOK, message)
+	if own, is := answer.(message); is {
+		body, err := own.appendJSON(nil)
+		if err != nil {
+			refusal, code := statusOf(err)
+			kube.WriteJSON(w, code, refusal)
+			return
+		}
+		kube.WriteBody(w, http.StatusOK, body)
+		return
+	}
+	kube.WriteJSON(w, http.StatusOK, answer)
 }
 
 // empty is google.protobuf.Empty.

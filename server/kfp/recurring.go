@@ -70,7 +70,7 @@ func recurringStatus(r *skiff.RecurringRun) string {
 	return "ENABLED"
 }
 
-func (a *API) recurringMessage(ctx context.Context, r *skiff.RecurringRun, specs specCache) (*recurringRun, error) {
+func (a *API) recurringMessage(ctx context.Context, r *skiff.RecurringRun) (*recurringRun, error) {
 	m := &recurringRun{
 		RecurringRunID: r.Name, DisplayName: r.Spec.DisplayName, Description: r.Spec.Description, ServiceAccount: r.Spec.ServiceAccount,
 		RuntimeConfig:  &runtimeConfig{Parameters: r.Spec.Parameters, PipelineRoot: r.Spec.PipelineRoot},
@@ -94,7 +94,7 @@ func (a *API) recurringMessage(ctx context.Context, r *skiff.RecurringRun, specs
 		return m, nil
 	}
 	var err error
-	m.PipelineSpec, err = a.spec(ctx, r.Namespace, r.Spec.Manifest, specs)
+	m.PipelineSpec, err = a.spec(ctx, r.Namespace, r.Spec.Manifest)
 	return m, err
 }
 
@@ -105,9 +105,8 @@ func (a *API) listRecurringRuns(r *http.Request) (any, error) {
 		return nil, err
 	}
 	answer := &listRecurringRunsResponse{TotalSize: page.total, NextPageToken: page.next}
-	specs := specCache{}
 	for _, obj := range page.items {
-		message, err := a.recurringMessage(ctx, obj.(*skiff.RecurringRun), specs)
+		message, err := a.recurringMessage(ctx, obj.(*skiff.RecurringRun))
 		if err != nil {
 			return nil, err
 		}
@@ -164,7 +163,7 @@ func (a *API) createRecurringRun(r *http.Request) (any, error) {
 	if _, err := a.cfg.Store.Commit(ctx, append(ops, store.Op{Verb: store.Create, Kind: recurringRunsKind, Object: made})...); err != nil {
 		return nil, named(err, "recurring run", made.Name)
 	}
-	return a.recurringMessage(ctx, made, specCache{})
+	return a.recurringMessage(ctx, made)
 }
 
 // applyRecurring writes a whole message into an object, checks everything, and
@@ -226,7 +225,7 @@ func (a *API) getRecurringRun(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.recurringMessage(r.Context(), found, specCache{})
+	return a.recurringMessage(r.Context(), found)
 }
 
 // updateRecurringRun changes the fields that the body has; the published API
@@ -245,7 +244,7 @@ func (a *API) updateRecurringRun(r *http.Request) (any, error) {
 	if (message.RecurringRunID != "" && message.RecurringRunID != found.Name) || (message.Namespace != "" && message.Namespace != found.Namespace) {
 		return nil, badRequest("the id and the namespace of a recurring run cannot be changed")
 	}
-	whole, err := a.recurringMessage(ctx, found, specCache{})
+	whole, err := a.recurringMessage(ctx, found)
 	if err != nil {
 		return nil, err
 	}
@@ -287,7 +286,7 @@ func (a *API) updateRecurringRun(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.recurringMessage(ctx, found, specCache{})
+	return a.recurringMessage(ctx, found)
 }
 
 // deleteRecurringRun leaves its runs as they are. propagation_policy is about

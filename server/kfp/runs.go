@@ -28,9 +28,8 @@ func (a *API) listRuns(r *http.Request) (any, error) {
 		return nil, err
 	}
 	answer := &listRunsResponse{TotalSize: page.total, NextPageToken: page.next}
-	specs := specCache{}
 	for _, obj := range page.items {
-		message, err := a.runMessage(ctx, obj.(*skiff.Run), specs)
+		message, err := a.runMessage(ctx, obj.(*skiff.Run))
 		if err != nil {
 			return nil, err
 		}
@@ -39,13 +38,10 @@ func (a *API) listRuns(r *http.Request) (any, error) {
 	return answer, nil
 }
 
-// specCache keeps the manifests that the runs of one page share.
-type specCache map[string]json.RawMessage
-
 // spec is the pipeline of a manifest; nothing where the manifest is gone.
-func (a *API) spec(ctx context.Context, namespace, name string, known specCache) (json.RawMessage, error) {
+func (a *API) spec(ctx context.Context, namespace, name string) (json.RawMessage, error) {
 	key := namespace + "/" + name
-	if spec, found := known[key]; found {
+	if spec, found := a.specs.get(key); found {
 		return spec, nil
 	}
 	m, err := store.GetAs[*skiff.PipelineManifest](ctx, a.cfg.Store, store.Key{Kind: manifestsKind, Namespace: namespace, Name: name})
@@ -55,12 +51,13 @@ func (a *API) spec(ctx context.Context, namespace, name string, known specCache)
 	if err != nil {
 		return nil, fmt.Errorf("read the pipeline's manifest: %w", err)
 	}
-	known[key] = specMessage(m.PipelineSpec, m.PlatformSpec)
-	return known[key], nil
+	spec := specMessage(m.PipelineSpec, m.PlatformSpec)
+	a.specs.put(key, spec)
+	return spec, nil
 }
 
 // runMessage is a run without its tasks.
-func (a *API) runMessage(ctx context.Context, r *skiff.Run, specs specCache) (*run, error) {
+func (a *API) runMessage(ctx context.Context, r *skiff.Run) (*run, error) {
 	m := &run{
 		ExperimentID: skiff.ExperimentOf(r), RunID: r.Name, DisplayName: r.Spec.DisplayName, StorageState: query.StorageState(r.Spec.Archived),
 		Description: r.Spec.Description, ServiceAccount: r.Spec.ServiceAccount, CreatedAt: stamp(r.CreationTimestamp),
@@ -86,7 +83,7 @@ func (a *API) runMessage(ctx context.Context, r *skiff.Run, specs specCache) (*r
 		return m, nil
 	}
 	var err error
-	m.PipelineSpec, err = a.spec(ctx, r.Namespace, r.Spec.Manifest, specs)
+	m.PipelineSpec, err = a.spec(ctx, r.Namespace, r.Spec.Manifest)
 	return m, err
 }
 
@@ -124,7 +121,7 @@ func (a *API) createRun(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.runMessage(ctx, made, specCache{})
+	return a.runMessage(ctx, made)
 }
 
 // source is what a run or a recurring run is made from.
@@ -200,7 +197,7 @@ func (a *API) getRun(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	message, err := a.runMessage(r.Context(), found, specCache{})
+	message, err := a.runMessage(r.Context(), found)
 	if err != nil {
 		return nil, err
 	}

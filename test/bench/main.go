@@ -40,6 +40,7 @@ func areas() []area {
 		{"peers", peersAbout, runPeers},
 		{"daemon", daemonAbout, runDaemon},
 		{"schedules", schedulesAbout, runSchedules},
+		{"kfp", kfpAbout, runKFP},
 	}
 }
 
