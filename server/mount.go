@@ -105,7 +105,9 @@ func (s *Server) guard(r route.Route) http.Handler {
 			forbid(w, fmt.Sprintf("requests that change something are not taken from another site's page: %v", err))
 			return
 		}
-		if !r.Public {
+		if r.Asks {
+			req = auth.WithGate(req, s.authz, attributes(r, req))
+		} else if !r.Public {
 			if ok, reason := s.authz.Allowed(attributes(r, req)); !ok {
 				forbid(w, reason)
 				return

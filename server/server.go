@@ -58,6 +58,9 @@ type Config struct {
 	AdminToken string
 	// Peers knows callers on TCP that show no token; nil means that all must.
 	Peers auth.Peers
+	// Authorizer decides who may do what; nil lets the administrator do
+	// everything and others nothing.
+	Authorizer auth.Authorizer
 	// Hosts are names besides the loopback's that requests may be addressed to.
 	Hosts   []string
 	Version VersionInfo
@@ -213,7 +216,10 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, authn: auth.NewAuthenticator(cfg.AdminToken, cfg.Peers), authz: auth.AdminOnly{}, web: auth.NewWeb(cfg.Hosts...), draining: make(chan struct{})}
+	if cfg.Authorizer == nil {
+		cfg.Authorizer = auth.AdminOnly{}
+	}
+	s := &Server{cfg: cfg, authn: auth.NewAuthenticator(cfg.AdminToken, cfg.Peers), authz: cfg.Authorizer, web: auth.NewWeb(cfg.Hosts...), draining: make(chan struct{})}
 	s.routes = append(s.ownRoutes(), kube.New(kube.Config{Store: cfg.Store, Now: cfg.Now}).Routes()...)
 	s.routes = append(s.routes, s.kfpAPI().Routes()...)
 	s.handler = s.mount()

@@ -126,14 +126,20 @@ func (a *API) listBy(r *http.Request, l *listing, scope string) (*page, error) {
 		}
 		namespace = found.Namespace
 	}
+	if err := may(r, namespace, ""); err != nil {
+		return nil, err
+	}
 	return a.list(r.Context(), l, r.URL.Query(), namespace, scope)
 }
 
 // inNamespace reads an object of a kind whose ids are names in a namespace.
 func inNamespace[T core.Object](r *http.Request, a *API, kind, what, name string) (T, error) {
+	var none T
 	namespace, err := namespaceOf(r.URL.Query().Get("namespace"))
+	if err == nil {
+		err = may(r, namespace, name)
+	}
 	if err != nil {
-		var none T
 		return none, err
 	}
 	obj, err := store.GetAs[T](r.Context(), a.cfg.Store, store.Key{Kind: kind, Namespace: namespace, Name: name})
@@ -230,6 +236,9 @@ func (a *API) listArtifactTasks(r *http.Request) (any, error) {
 	}
 	for _, id := range runs {
 		found, err := find[*skiff.Run](ctx, a, runsKind, "run", id)
+		if err == nil {
+			err = may(r, found.Namespace, "")
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -289,7 +298,10 @@ func (a *API) readArtifact(r *http.Request) (any, error) {
 		return nil, refuse(rpcUnimplemented, "this daemon gives no artifacts out")
 	}
 	ctx := r.Context()
-	found, err := a.findRun(r, r.PathValue("name"))
+	found, err := a.lookUpRun(r, r.PathValue("name"))
+	if err == nil {
+		err = may(r, found.Namespace, "")
+	}
 	if err != nil {
 		return nil, err
 	}

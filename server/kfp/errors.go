@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/skiff-ml/skiff/api/problem"
+	"github.com/skiff-ml/skiff/server/auth"
 	"github.com/skiff-ml/skiff/server/kube"
 	"github.com/skiff-ml/skiff/store"
 )
@@ -92,7 +93,9 @@ func statusOf(err error) (status, int) {
 	var own *refusal
 	var tooLarge *http.MaxBytesError
 	code := rpcInternal
-	switch {
+	switch _, denied := errors.AsType[*auth.Denied](err); {
+	case denied:
+		code = rpcDenied
 	case errors.As(err, &own):
 		code = own.code
 	case errors.As(err, &tooLarge):

@@ -75,7 +75,7 @@ type listExperimentsResponse struct {
 
 func (a *API) listExperiments(r *http.Request) (any, error) {
 	ctx := r.Context()
-	namespace, err := namespaceOf(r.URL.Query().Get("namespace"))
+	namespace, err := namespaceFor(r, r.URL.Query().Get("namespace"))
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func (a *API) createExperiment(r *http.Request) (any, error) {
 	if _, err := body(r, &message); err != nil {
 		return nil, err
 	}
-	namespace, err := namespaceOf(message.Namespace)
+	namespace, err := namespaceFor(r, message.Namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -134,8 +134,17 @@ func (a *API) findExperiment(ctx context.Context, id string) (*skiff.Experiment,
 	return find[*skiff.Experiment](ctx, a, experimentsKind, "experiment", id)
 }
 
+// askedExperiment is the experiment that a request is about, once it may be.
+func (a *API) askedExperiment(r *http.Request, id string) (*skiff.Experiment, error) {
+	e, err := a.findExperiment(r.Context(), id)
+	if err == nil {
+		err = may(r, e.Namespace, e.Name)
+	}
+	return e, err
+}
+
 func (a *API) getExperiment(r *http.Request) (any, error) {
-	e, err := a.findExperiment(r.Context(), r.PathValue("name"))
+	e, err := a.askedExperiment(r, r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +154,7 @@ func (a *API) getExperiment(r *http.Request) (any, error) {
 // deleteExperiment deletes the experiment alone: its runs and recurring runs
 // stay, as is published.
 func (a *API) deleteExperiment(r *http.Request) (any, error) {
-	e, err := a.findExperiment(r.Context(), r.PathValue("name"))
+	e, err := a.askedExperiment(r, r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +185,7 @@ func (a *API) experimentAction(r *http.Request) (any, error) {
 	if verb != "archive" && verb != "unarchive" {
 		return nil, noAction("experiments", verb)
 	}
-	e, err := a.findExperiment(r.Context(), id)
+	e, err := a.askedExperiment(r, id)
 	if err != nil {
 		return nil, err
 	}

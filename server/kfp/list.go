@@ -153,7 +153,7 @@ func (a *API) inExperiment(r *http.Request, l *listing) (*page, error) {
 		}
 		namespace = e.Namespace
 	}
-	namespace, err := namespaceOf(namespace)
+	namespace, err := namespaceFor(r, namespace)
 	if err != nil {
 		return nil, err
 	}

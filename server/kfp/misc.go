@@ -6,6 +6,7 @@ import (
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/server/auth"
 	"github.com/skiff-ml/skiff/store"
 )
 
@@ -39,7 +40,7 @@ func (a *API) nodeLog(w http.ResponseWriter, r *http.Request) {
 	if err == nil && a.cfg.PodLogs == nil {
 		err = refuse(rpcUnimplemented, "this daemon gives no logs out")
 	}
-	if err != nil {
+	if err = auth.GateFrom(r.Context()).Settle(err); err != nil {
 		reply(w, nil, err)
 		return
 	}

@@ -54,7 +54,7 @@ type listPipelinesResponse struct {
 }
 
 func (a *API) listPipelines(r *http.Request) (any, error) {
-	namespace, err := namespaceOf(r.URL.Query().Get("namespace"))
+	namespace, err := namespaceFor(r, r.URL.Query().Get("namespace"))
 	if err != nil {
 		return nil, err
 	}
@@ -73,8 +73,18 @@ func (a *API) findPipeline(ctx context.Context, id string) (*kfp.Pipeline, error
 	return find[*kfp.Pipeline](ctx, a, pipelinesKind, "pipeline", id)
 }
 
+// askedPipeline is the pipeline that a request is about, once it may be. Requests
+// about its versions name them, or none.
+func (a *API) askedPipeline(r *http.Request, id string) (*kfp.Pipeline, error) {
+	p, err := a.findPipeline(r.Context(), id)
+	if err == nil {
+		err = may(r, p.Namespace, p.Name)
+	}
+	return p, err
+}
+
 func (a *API) getPipeline(r *http.Request) (any, error) {
-	p, err := a.findPipeline(r.Context(), r.PathValue("name"))
+	p, err := a.askedPipeline(r, r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}
@@ -96,11 +106,14 @@ func (a *API) pipelinePart(r *http.Request) (any, error) {
 }
 
 func (a *API) pipelineByName(r *http.Request) (any, error) {
+	name := r.PathValue("part")
 	namespace, err := namespaceOf(r.URL.Query().Get("namespace"))
+	if err == nil {
+		err = mayRead(r.Context(), "pipelines", namespace, objectName(name))
+	}
 	if err != nil {
 		return nil, err
 	}
-	name := r.PathValue("part")
 	p, err := store.GetAs[*kfp.Pipeline](r.Context(), a.cfg.Store, store.Key{Kind: pipelinesKind, Namespace: namespace, Name: objectName(name)})
 	if err != nil {
 		return nil, named(err, "pipeline", name)
@@ -108,9 +121,10 @@ func (a *API) pipelineByName(r *http.Request) (any, error) {
 	return pipelineMessage(p), nil
 }
 
-// newPipeline is the object of a pipeline that is to be made.
-func newPipeline(m *pipeline) (*kfp.Pipeline, error) {
-	namespace, err := namespaceOf(m.Namespace)
+// newPipeline is the object of a pipeline that is to be made, once the request may
+// make one.
+func newPipeline(r *http.Request, m *pipeline) (*kfp.Pipeline, error) {
+	namespace, err := namespaceFor(r, m.Namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +154,7 @@ func (a *API) createPipeline(r *http.Request) (any, error) {
 	if _, err := body(r, &message); err != nil {
 		return nil, err
 	}
-	p, err := newPipeline(&message)
+	p, err := newPipeline(r, &message)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +173,7 @@ func (a *API) createPipelineAndVersion(r *http.Request) (any, error) {
 	if message.Pipeline == nil || message.PipelineVersion == nil {
 		return nil, badRequest("want a pipeline and a pipeline_version")
 	}
-	p, err := newPipeline(message.Pipeline)
+	p, err := newPipeline(r, message.Pipeline)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +202,7 @@ func (a *API) updatePipeline(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := a.findPipeline(r.Context(), r.PathValue("name"))
+	p, err := a.askedPipeline(r, r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +236,7 @@ func setIf[T any](given bool, target *T, value T) {
 // Runs that were made from them keep what they need.
 func (a *API) deletePipeline(r *http.Request) (any, error) {
 	ctx := r.Context()
-	p, err := a.findPipeline(ctx, r.PathValue("name"))
+	p, err := a.askedPipeline(r, r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}

@@ -156,7 +156,7 @@ func (a *API) createRecurringRun(r *http.Request) (any, error) {
 		TypeMeta:   core.TypeMeta{APIVersion: skiff.APIVersion, Kind: skiff.RecurringRunKind},
 		ObjectMeta: core.ObjectMeta{Name: uuid.NewString()},
 	}
-	ops, err := a.applyRecurring(ctx, made, &message)
+	ops, err := a.applyRecurring(r, made, &message)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +168,8 @@ func (a *API) createRecurringRun(r *http.Request) (any, error) {
 
 // applyRecurring writes a whole message into an object, checks everything, and
 // returns what else must be stored with it.
-func (a *API) applyRecurring(ctx context.Context, to *skiff.RecurringRun, m *recurringRun) ([]store.Op, error) {
+func (a *API) applyRecurring(r *http.Request, to *skiff.RecurringRun, m *recurringRun) ([]store.Op, error) {
+	ctx := r.Context()
 	schedule, err := scheduleOf(m.Trigger)
 	if err != nil {
 		return nil, err
@@ -177,7 +178,7 @@ func (a *API) applyRecurring(ctx context.Context, to *skiff.RecurringRun, m *rec
 	if err != nil {
 		return nil, err
 	}
-	s, err := a.submission(ctx, source{spec: m.PipelineSpec, reference: m.PipelineVersionReference, versionID: m.PipelineVersionID,
+	s, err := a.submission(r, source{spec: m.PipelineSpec, reference: m.PipelineVersionReference, versionID: m.PipelineVersionID,
 		experiment: m.ExperimentID, config: m.RuntimeConfig, newest: true})
 	if err != nil {
 		return nil, err
@@ -217,7 +218,11 @@ func (a *API) applyRecurring(ctx context.Context, to *skiff.RecurringRun, m *rec
 }
 
 func (a *API) findRecurring(r *http.Request, id string) (*skiff.RecurringRun, error) {
-	return find[*skiff.RecurringRun](r.Context(), a, recurringRunsKind, "recurring run", id)
+	found, err := find[*skiff.RecurringRun](r.Context(), a, recurringRunsKind, "recurring run", id)
+	if err == nil {
+		err = may(r, found.Namespace, found.Name)
+	}
+	return found, err
 }
 
 func (a *API) getRecurringRun(r *http.Request) (any, error) {
@@ -263,7 +268,7 @@ func (a *API) updateRecurringRun(r *http.Request) (any, error) {
 		whole.PipelineVersionID = message.PipelineVersionID
 	}
 	after := &skiff.RecurringRun{ObjectMeta: found.ObjectMeta}
-	ops, err := a.applyRecurring(ctx, after, whole)
+	ops, err := a.applyRecurring(r, after, whole)
 	if err != nil {
 		return nil, err
 	}

@@ -106,7 +106,7 @@ func (a *API) createRun(r *http.Request) (any, error) {
 	}
 	source := source{spec: message.PipelineSpec, reference: message.PipelineVersionReference, versionID: message.PipelineVersionID,
 		experiment: message.ExperimentID, config: message.RuntimeConfig}
-	s, err := a.submission(ctx, source)
+	s, err := a.submission(r, source)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +136,10 @@ type source struct {
 }
 
 // submission turns what a request says into what the engine takes.
-func (a *API) submission(ctx context.Context, from source) (*Submission, error) {
+//
+// It asks whether a run may be made in the namespace that this comes to.
+func (a *API) submission(r *http.Request, from source) (*Submission, error) {
+	ctx := r.Context()
 	s := &Submission{Namespace: defaultNamespace, Experiment: from.experiment, Filename: "pipeline_spec", Package: from.spec}
 	if from.experiment != "" {
 		e, err := a.findExperiment(ctx, from.experiment)
@@ -155,7 +158,7 @@ func (a *API) submission(ctx context.Context, from source) (*Submission, error) 
 	case len(from.spec) > 0 && from.reference != nil:
 		return nil, badRequest("want either a pipeline_spec or a pipeline_version_reference, not both")
 	case len(from.spec) > 0:
-		return s, nil
+		return s, may(r, s.Namespace, "")
 	case from.reference == nil:
 		return nil, badRequest("want a pipeline_spec or a pipeline_version_reference")
 	}
@@ -165,6 +168,9 @@ func (a *API) submission(ctx context.Context, from source) (*Submission, error) 
 	}
 	if from.experiment == "" {
 		s.Namespace = v.Namespace
+	}
+	if err := errors.Join(may(r, s.Namespace, ""), mayRead(ctx, "pipelineversions", v.Namespace, v.Name)); err != nil {
+		return nil, err
 	}
 	s.Filename = kfp.NameOf(&v.ObjectMeta)
 	s.PipelineVersion = &skiff.PipelineVersionReference{PipelineID: p.UID, VersionID: v.UID}
@@ -181,7 +187,16 @@ func (a *API) submission(ctx context.Context, from source) (*Submission, error) 
 	return s, nil
 }
 
+// findRun is the run that a request is about, once it may be.
 func (a *API) findRun(r *http.Request, id string) (*skiff.Run, error) {
+	found, err := a.lookUpRun(r, id)
+	if err == nil {
+		err = may(r, found.Namespace, found.Name)
+	}
+	return found, err
+}
+
+func (a *API) lookUpRun(r *http.Request, id string) (*skiff.Run, error) {
 	found, err := find[*skiff.Run](r.Context(), a, runsKind, "run", id)
 	if err != nil {
 		return nil, err

@@ -81,8 +81,17 @@ type listVersionsResponse struct {
 	TotalSize        int                `json:"total_size,omitempty"`
 }
 
+// pipelineOf is the pipeline of which a request lists or makes versions, once it may.
+func (a *API) pipelineOf(r *http.Request, id string) (*kfp.Pipeline, error) {
+	p, err := a.findPipeline(r.Context(), id)
+	if err == nil {
+		err = may(r, p.Namespace, "")
+	}
+	return p, err
+}
+
 func (a *API) listVersions(r *http.Request) (any, error) {
-	p, err := a.findPipeline(r.Context(), r.PathValue("name"))
+	p, err := a.pipelineOf(r, r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +144,11 @@ func (a *API) findVersion(ctx context.Context, pipelineID, versionID string) (*k
 }
 
 func (a *API) pathVersion(r *http.Request) (*kfp.Pipeline, *kfp.PipelineVersion, error) {
-	return a.findVersion(r.Context(), r.PathValue("name"), r.PathValue("version"))
+	p, v, err := a.findVersion(r.Context(), r.PathValue("name"), r.PathValue("version"))
+	if err == nil {
+		err = may(r, v.Namespace, v.Name)
+	}
+	return p, v, err
 }
 
 func (a *API) getVersion(r *http.Request) (any, error) {
@@ -151,7 +164,7 @@ func (a *API) createVersion(r *http.Request) (any, error) {
 	if _, err := body(r, &message); err != nil {
 		return nil, err
 	}
-	p, err := a.findPipeline(r.Context(), r.PathValue("name"))
+	p, err := a.pipelineOf(r, r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}
@@ -352,11 +365,15 @@ func tagsOf(text string) (map[string]string, error) {
 
 // uploadPipeline makes a pipeline with its first version, which has its name.
 func (a *API) uploadPipeline(r *http.Request) (any, error) {
+	values := r.URL.Query()
+	// Asked before the file is read.
+	if _, err := namespaceFor(r, values.Get("namespace")); err != nil {
+		return nil, err
+	}
 	file, err := readUpload(r)
 	if err != nil {
 		return nil, err
 	}
-	values := r.URL.Query()
 	tags, err := tagsOf(values.Get("tags"))
 	if err != nil {
 		return nil, err
@@ -366,7 +383,7 @@ func (a *API) uploadPipeline(r *http.Request) (any, error) {
 	if message.Name == "" && message.DisplayName == "" {
 		message.Name = file.name
 	}
-	p, err := newPipeline(message)
+	p, err := newPipeline(r, message)
 	if err != nil {
 		return nil, err
 	}
@@ -382,19 +399,19 @@ func (a *API) uploadPipeline(r *http.Request) (any, error) {
 }
 
 func (a *API) uploadVersion(r *http.Request) (any, error) {
+	values := r.URL.Query()
+	if values.Get("pipelineid") == "" {
+		return nil, problem.List{{Field: "pipelineid", Err: errors.New("is empty"), Hint: "say which pipeline the version is of"}}
+	}
+	p, err := a.pipelineOf(r, values.Get("pipelineid"))
+	if err != nil {
+		return nil, err
+	}
 	file, err := readUpload(r)
 	if err != nil {
 		return nil, err
 	}
-	values := r.URL.Query()
 	tags, err := tagsOf(values.Get("tags"))
-	if err != nil {
-		return nil, err
-	}
-	if values.Get("pipelineid") == "" {
-		return nil, problem.List{{Field: "pipelineid", Err: errors.New("is empty"), Hint: "say which pipeline the version is of"}}
-	}
-	p, err := a.findPipeline(r.Context(), values.Get("pipelineid"))
 	if err != nil {
 		return nil, err
 	}

@@ -12,8 +12,12 @@ type Route struct {
 	// Method and Path are a pattern of net/http's ServeMux.
 	Method, Path string
 	// Verb, Group, Resource and Subresource are what the authorizer is asked
-	// about; the namespace and the name come from the path.
+	// about; the namespace and the name come from the path, unless Asks is set.
 	Verb, Group, Resource, Subresource string
+	// Asks says that the handler asks the authorizer itself, at the gate of its
+	// request (auth.GateFrom), since it alone learns which object the request is
+	// about; the verb and the resource are the route's.
+	Asks bool
 	// Public routes need no identity.
 	Public bool
 	// Stream routes last until the client leaves; they end when the server
