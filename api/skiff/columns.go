@@ -3,20 +3,26 @@ package skiff
 import (
 	"bytes"
 	"cmp"
+	"encoding/hex"
 	"encoding/json"
+	"hash/fnv"
 	"math"
 	"strings"
 )
 
 // RunColumns are what the values of the indexes of runs hold behind what they
 // are ordered by, so that a list can tell by the index alone which runs it is
-// of. The engine writes them (AppendTo) and the server's lists read them
+// of. The engine writes them (RunIndexValue) and the server's lists read them
 // (ParseRunColumns); whoever changes their form raises the indexes' version.
+//
+//	beginning created 00 tie 00 flags 1f state 1f experiment 1f recurring run 1f name
+//
+// Created is the time as the store's index values have it, newest first. The tie
+// keeps runs of one time in one order, whatever changes behind it.
 type RunColumns struct {
+	Created                         []byte
 	State, Experiment, RecurringRun []byte
-	// Created is the time of creation as the store's index values have it.
-	Created  []byte
-	Archived bool
+	Archived                        bool
 	// Name is the display name, unless NameCut says that only the run itself
 	// tells it: because it is long, or holds what separates columns.
 	Name    []byte
@@ -24,22 +30,22 @@ type RunColumns struct {
 }
 
 const (
-	// columnSeparator stands between columns, columnStart before the first one;
-	// no column holds either.
+	// columnSeparator stands between columns, columnStart before the first one
+	// and between the parts before it; no column holds either.
 	columnSeparator = 0x1f
 	columnStart     = 0x00
 	// maxNameColumn is more than any list shows of a name.
 	maxNameColumn = 256
-	runColumns    = 6
+	runColumns    = 5
 	// flagsBase makes the two flags of the first column a digit.
 	flagsBase = '0'
 )
 
-// ColumnsOf are a run's columns.
-func ColumnsOf(run *Run, created string) RunColumns {
+// ColumnsOf are a run's columns but for the time.
+func ColumnsOf(run *Run) RunColumns {
 	c := RunColumns{
 		State: []byte(cmp.Or(run.Status.State, StatePending)), Experiment: []byte(ExperimentOf(run)), RecurringRun: []byte(run.Spec.RecurringRun),
-		Created: []byte(created), Archived: run.Spec.Archived, Name: []byte(run.Spec.DisplayName),
+		Archived: run.Spec.Archived, Name: []byte(run.Spec.DisplayName),
 	}
 	if c.NameCut = len(c.Name) > maxNameColumn || bytes.IndexByte(c.Name, columnStart) >= 0 || bytes.IndexByte(c.Name, columnSeparator) >= 0; c.NameCut {
 		c.Name = nil
@@ -47,8 +53,9 @@ func ColumnsOf(run *Run, created string) RunColumns {
 	return c
 }
 
-// AppendTo writes the columns behind an index value's beginning.
-func (c RunColumns) AppendTo(value string) string {
+// RunIndexValue is the value of an index of runs: its beginning, each part of which
+// ends with a NUL, the run's time of creation as the store writes it, and its columns.
+func RunIndexValue(beginning, created, name string, c RunColumns) string {
 	flags := byte(flagsBase)
 	if c.Archived {
 		flags |= 1
@@ -56,8 +63,12 @@ func (c RunColumns) AppendTo(value string) string {
 	if c.NameCut {
 		flags |= 2
 	}
-	b := append([]byte(value), columnStart, flags)
-	for _, column := range [][]byte{c.State, c.Experiment, c.RecurringRun, c.Created, c.Name} {
+	b := make([]byte, 0, len(beginning)+len(created)+len(c.State)+len(c.Experiment)+len(c.RecurringRun)+len(c.Name)+20)
+	b = append(append(append(b, beginning...), created...), columnStart)
+	tie := fnv.New32a()
+	_, _ = tie.Write([]byte(name))
+	b = append(hex.AppendEncode(b, tie.Sum(nil)), columnStart, flags)
+	for _, column := range [][]byte{c.State, c.Experiment, c.RecurringRun, c.Name} {
 		b = append(append(b, columnSeparator), column...)
 	}
 	return string(b)
@@ -77,11 +88,14 @@ func ParseRunColumns(value []byte) (RunColumns, bool) {
 		return c, false
 	}
 	rest = rest[2:]
-	for _, column := range []*[]byte{&c.State, &c.Experiment, &c.RecurringRun, &c.Created} {
+	for _, column := range []*[]byte{&c.State, &c.Experiment, &c.RecurringRun} {
 		end := bytes.IndexByte(rest, columnSeparator)
 		*column, rest = rest[:end], rest[end+1:]
 	}
 	c.Name, c.Archived, c.NameCut = rest, flags&1 != 0, flags&2 != 0
+	if tie := bytes.LastIndexByte(value[:at], columnStart); tie >= 0 {
+		c.Created = value[bytes.LastIndexByte(value[:tie], columnStart)+1 : tie]
+	}
 	return c, true
 }
 

@@ -36,8 +36,8 @@ const (
 	// IndexCreated lists runs newest first. Those that follow do so within the
 	// runs of one storage state ("archived" or "available"), of an experiment and
 	// storage state (or "all"), of a state, and of a recurring run; a value's parts stand
-	// before a NUL each: the time, the run's name, and its columns, by which lists tell
-	// what they want (skiff.RunColumns).
+	// before a NUL each, and behind the time lists find which runs they are of
+	// (skiff.RunColumns).
 	IndexCreated    = "created"
 	IndexStorage    = "storage"
 	IndexExperiment = "experiment"
@@ -130,22 +130,21 @@ func activeRuns(obj core.Object) []string {
 // runColumnsVersion is that of the indexes whose values end with a run's columns.
 const runColumnsVersion = 1
 
-func runsByCreation(obj core.Object) []string { return inColumns(obj) }
+func runsByCreation(obj core.Object) []string {
+	return inColumns(obj, "")
+}
 
 // inColumns are index values that begin as given, go on with the newest first
-// and end with the run's columns. The name stands before them, so that what a
-// run changes in does not move it among those of the same time.
+// and end with the run's columns.
 func inColumns(obj core.Object, beginnings ...string) []string {
 	run := obj.(*skiff.Run)
 	created := store.TimeValue(run.CreationTimestamp, true)
-	columns := skiff.ColumnsOf(run, created)
-	if len(beginnings) == 0 {
-		return []string{columns.AppendTo(created + separator + run.Name)}
+	columns := skiff.ColumnsOf(run)
+	values := make([]string, 0, len(beginnings))
+	for _, beginning := range beginnings {
+		values = append(values, skiff.RunIndexValue(beginning, created, run.Name, columns))
 	}
-	for i, beginning := range beginnings {
-		beginnings[i] = columns.AppendTo(beginning + separator + created + separator + run.Name)
-	}
-	return beginnings
+	return values
 }
 
 // newestFirst is the end of an index value that lists the newest first.
@@ -168,39 +167,40 @@ func storageOf(run *skiff.Run) string {
 }
 
 func runsByStorage(obj core.Object) []string {
-	return inColumns(obj, storageOf(obj.(*skiff.Run)))
+	return inColumns(obj, storageOf(obj.(*skiff.Run))+separator)
 }
 
 func runsByExperiment(obj core.Object) []string {
 	run := obj.(*skiff.Run)
 	experiment := skiff.ExperimentOf(run) + separator
-	return inColumns(obj, experiment+storageOf(run), experiment+storageAll)
+	return inColumns(obj, experiment+storageOf(run)+separator, experiment+storageAll+separator)
 }
 
 func runsByState(obj core.Object) []string {
-	return inColumns(obj, string(cmp.Or(obj.(*skiff.Run).Status.State, skiff.StatePending)))
+	return inColumns(obj, string(cmp.Or(obj.(*skiff.Run).Status.State, skiff.StatePending))+separator)
 }
 
 func runsByRecurringRun(obj core.Object) []string {
 	if name := obj.(*skiff.Run).Spec.RecurringRun; name != "" {
-		return inColumns(obj, name)
+		return inColumns(obj, name+separator)
 	}
 	return nil
 }
 
 func runsByName(obj core.Object) []string {
 	// A name that holds what ends it here would be taken for a shorter one.
-	return inColumns(obj, strings.ReplaceAll(nameValue(obj.(*skiff.Run).Spec.DisplayName), separator, "\x01"))
+	return inColumns(obj, strings.ReplaceAll(nameValue(obj.(*skiff.Run).Spec.DisplayName), separator, "\x01")+separator)
 }
 
 // runsByField has a row for each of a run's first parameters and metrics. Of the
-// columns it has those that stay: a run's parameters are no reason to write them
-// anew at each of its states.
+// columns it has those that stay, for a run's parameters are no reason to write
+// them anew at each of its states; and not the name.
 func runsByField(obj core.Object) []string {
 	run := obj.(*skiff.Run)
 	var values []string
-	columns := skiff.ColumnsOf(run, store.TimeValue(run.CreationTimestamp, true))
-	columns.State = nil
+	created := store.TimeValue(run.CreationTimestamp, true)
+	columns := skiff.ColumnsOf(run)
+	columns.State, columns.Name, columns.NameCut = nil, nil, true
 	add := func(source string, of map[string]json.RawMessage) {
 		for i, name := range sortedKeys(of) {
 			if i == maxFieldRows {
@@ -210,7 +210,7 @@ func runsByField(obj core.Object) []string {
 			if key == "" || len(name) > maxNameValue || strings.Contains(name, separator) {
 				continue
 			}
-			values = append(values, columns.AppendTo(source+name+separator+key+separator+string(columns.Created)+separator+run.Name))
+			values = append(values, skiff.RunIndexValue(source+name+separator+key+separator, created, run.Name, columns))
 		}
 	}
 	add("param:", run.Spec.Parameters)

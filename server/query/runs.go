@@ -282,7 +282,7 @@ func (q *Query) storage() (string, int) {
 // runRow reads the columns of runs.
 type runRow struct {
 	// field is the one whose key the value begins with, for the index by field,
-	// which has no state.
+	// which has neither states nor names.
 	field   string
 	value   []byte
 	columns skiff.RunColumns
@@ -295,9 +295,9 @@ var _ Columns = (*runRow)(nil)
 // Has implements Columns.
 func (r *runRow) Has(field string) bool {
 	switch field {
-	case displayName, "name", createdAt, "storage_state", "experiment_id", "recurring_run_id":
+	case createdAt, "storage_state", "experiment_id", "recurring_run_id":
 		return true
-	case state, "status":
+	case state, "status", displayName, "name":
 		return r.field == ""
 	}
 	return r.field != "" && canonicalField(field) == canonicalField(r.field)
