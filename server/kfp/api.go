@@ -125,7 +125,7 @@ func (a *API) Routes() []route.Route {
 	var routes []route.Route
 	add := func(method, path, verb, resource string, h handler) {
 		one := route.Route{Method: method, Path: base + path, Verb: verb, Group: group, Resource: resource,
-			Asks: true, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			Asks: true, Refuse: turnDown, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				answer, err := h(r)
 				reply(w, answer, auth.GateFrom(r.Context()).Settle(err))
 			})}
@@ -194,7 +194,12 @@ func (a *API) Routes() []route.Route {
 
 	for _, path := range []string{"/apis/v1alpha1/runs/{name}/nodes/{node}/log", "/apis/v1beta1/runs/{name}/nodes/{node}/log", base + "/runs/{name}/nodes/{node}/log"} {
 		routes = append(routes, route.Route{Method: get, Path: path, Verb: "get", Group: group, Resource: "runs", Subresource: "log",
-			Asks: true, Stream: true, Handler: http.HandlerFunc(a.nodeLog)})
+			Asks: true, Refuse: turnDown, Stream: true, Handler: http.HandlerFunc(a.nodeLog)})
+	}
+	for _, method := range []string{get, post, patch, remove, http.MethodPut} {
+		// What is nowhere else: a request's body is not looked at.
+		add(method, "/{rest...}", "get", "unknown", a.nothing)
+		routes[len(routes)-1].Accepts = nil
 	}
 	routes = append(routes, route.Route{Method: get, Path: "/{$}", Verb: "get", Group: group, Resource: "links", Public: true,
 		Handler: http.HandlerFunc(a.front)})

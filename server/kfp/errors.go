@@ -1,6 +1,7 @@
 package kfp
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,16 +37,17 @@ type detail struct {
 // The codes of google.rpc.Code that are answered, with grpc-gateway's HTTP
 // status of each.
 const (
-	rpcInvalid       = 3
-	rpcNotFound      = 5
-	rpcExists        = 6
-	rpcDenied        = 7
-	rpcExhausted     = 8
-	rpcPrecondition  = 9
-	rpcAborted       = 10
-	rpcUnimplemented = 12
-	rpcInternal      = 13
-	rpcUnavailable   = 14
+	rpcInvalid         = 3
+	rpcNotFound        = 5
+	rpcExists          = 6
+	rpcDenied          = 7
+	rpcExhausted       = 8
+	rpcPrecondition    = 9
+	rpcAborted         = 10
+	rpcUnimplemented   = 12
+	rpcInternal        = 13
+	rpcUnavailable     = 14
+	rpcUnauthenticated = 16
 )
 
 func httpStatus(code int) int {
@@ -142,6 +144,14 @@ func reply(w http.ResponseWriter, answer any, err error) {
 		return
 	}
 	kube.WriteJSON(w, http.StatusOK, answer)
+}
+
+// turnDown answers where the server turns a request down before it gets here.
+func turnDown(w http.ResponseWriter, code int, _, message string) {
+	codes := map[int]int{http.StatusUnauthorized: rpcUnauthenticated, http.StatusForbidden: rpcDenied, http.StatusNotFound: rpcNotFound,
+		http.StatusMethodNotAllowed: rpcUnimplemented, http.StatusRequestEntityTooLarge: rpcInvalid, http.StatusUnsupportedMediaType: rpcInvalid,
+		http.StatusBadRequest: rpcInvalid}
+	kube.WriteJSON(w, code, status{Code: cmp.Or(codes[code], rpcInternal), Message: message, Error: message})
 }
 
 // empty is google.protobuf.Empty.

@@ -34,6 +34,11 @@ func (a *API) report(*http.Request) (any, error) {
 	return nil, refuse(rpcUnimplemented, "there are no workflows to report: runs are executed by this daemon itself")
 }
 
+// nothing answers for the paths that the API does not have.
+func (a *API) nothing(r *http.Request) (any, error) {
+	return nil, refuse(rpcNotFound, "there is nothing at %s", r.URL.Path)
+}
+
 // nodeLog gives what a task's newest attempt has written.
 func (a *API) nodeLog(w http.ResponseWriter, r *http.Request) {
 	pod, namespace, err := a.podOf(r)

@@ -257,7 +257,10 @@ func (a *API) runAction(r *http.Request) (any, error) {
 	case "terminate":
 		err = a.terminate(ctx, found)
 	case "retry":
-		err = named(a.cfg.Engine.Retry(ctx, found.Namespace, found.Name), "run", found.Name)
+		if err = a.cfg.Engine.Retry(ctx, found.Namespace, found.Name); errors.Is(err, store.ErrConflict) {
+			return nil, refuse(rpcAborted, "run %s is %s; only a run that has failed or was cancelled can be retried", found.Name, query.StateOf(found.Status.State))
+		}
+		err = named(err, "run", found.Name)
 	}
 	return empty(), err
 }

@@ -27,6 +27,9 @@ type Route struct {
 	Accepts []string
 	// MaxBody is the most bytes of a body; 0 means DefaultMaxBody.
 	MaxBody int64
+	// Refuse answers where a check turns a request down; nil answers as the
+	// Kubernetes API does. reason is a word of its (Unauthorized, Forbidden, …).
+	Refuse  func(w http.ResponseWriter, code int, reason, message string)
 	Handler http.Handler
 }
 
