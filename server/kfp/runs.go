@@ -40,6 +40,9 @@ func (a *API) listRuns(r *http.Request) (any, error) {
 
 // spec is the pipeline of a manifest; nothing where the manifest is gone.
 func (a *API) spec(ctx context.Context, namespace, name string) (json.RawMessage, error) {
+	if name == "" {
+		return nil, nil
+	}
 	key := namespace + "/" + name
 	if spec, found := a.specs.get(key); found {
 		return spec, nil

@@ -3,11 +3,15 @@ package kfpapi_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
+	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -80,7 +84,7 @@ func (r *rooms) OpenArtifact(_ context.Context, a *skiff.Artifact) (*server.Cont
 	return &server.Content{ReadCloser: io.NopCloser(strings.NewReader(text)), Size: int64(len(text))}, nil
 }
 
-func newAPI(t *testing.T, change func(*server.Config)) *api {
+func newAPI(t testing.TB, change func(*server.Config)) *api {
 	t.Helper()
 	s := openStore(t)
 	repository, err := artifact.Open(t.TempDir())
@@ -132,11 +136,39 @@ func (a *api) do(method, path string, body []byte, file string) *httptest.Respon
 }
 
 // keep stores objects.
-func (a *api) keep(t *testing.T, kind string, objects ...core.Object) {
+func (a *api) keep(t testing.TB, kind string, objects ...core.Object) {
 	t.Helper()
 	for _, obj := range objects {
 		if _, err := a.store.Commit(t.Context(), store.Op{Verb: store.Put, Kind: kind, Object: obj}); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+func readTestdata(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// decode reads an answer that must be a success.
+func decode(t *testing.T, w *httptest.ResponseRecorder, into any) {
+	t.Helper()
+	if w.Code != http.StatusOK {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), into); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fuzzAPI is one for all of a fuzz test's inputs, with some runs.
+func fuzzAPI(f *testing.F) *api {
+	f.Helper()
+	a := newAPI(f, nil)
+	fleet(f, a, 12)
+	return a
 }
