@@ -215,7 +215,8 @@ func fillRuns(ctx context.Context, state string, count int) (detailed []string, 
 			ObjectMeta: core.ObjectMeta{Name: benchExperiment(i), Namespace: "default"}, Spec: skiff.ExperimentSpec{DisplayName: fmt.Sprintf("experiment %d", i)}}})
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
-	for i := range count {
+	for n := range count {
+		i := count - 1 - n // the newest stand first in most indexes
 		made, err := benchRun(rng, count, i)
 		if err != nil {
 			return nil, err
@@ -225,7 +226,7 @@ func fillRuns(ctx context.Context, state string, count int) (detailed []string, 
 			detailed = append(detailed, made.Name)
 			ops = append(ops, benchTasks(made)...)
 		}
-		if len(ops) < kfpBatch && i < count-1 {
+		if len(ops) < kfpBatch && i > 0 {
 			continue
 		}
 		if _, err := s.Commit(ctx, ops...); err != nil {
