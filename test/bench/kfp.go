@@ -31,9 +31,7 @@ const (
 	// kfpDetailed runs have tasks: those that are asked for one by one.
 	kfpDetailed = 2000
 	kfpPage     = 50
-	// kfpBatch is large, for the rows of random names lie all over the indexes:
 	// a transaction writes each page of theirs that it touches.
-	kfpBatch   = 40_000
 	kfpClients = 8
 	kfpRuns    = "/apis/v2beta1/runs"
 )
@@ -226,7 +224,7 @@ func fillRuns(ctx context.Context, state string, count int) (detailed []string, 
 			detailed = append(detailed, made.Name)
 			ops = append(ops, benchTasks(made)...)
 		}
-		if len(ops) < kfpBatch && i > 0 {
+		if len(ops) < fillBatch && i > 0 {
 			continue
 		}
 		if _, err := s.Commit(ctx, ops...); err != nil {
