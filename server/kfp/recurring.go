@@ -323,7 +323,7 @@ func (a *API) recurringRunAction(r *http.Request) (any, error) {
 		if err != nil {
 			return nil, named(err, "recurring run", found.Name)
 		}
-		return a.runMessage(r.Context(), made, specCache{})
+		return a.runMessage(r.Context(), made)
 	}
 	if verb == "enable" {
 		e, err := store.GetAs[*skiff.Experiment](r.Context(), a.cfg.Store,

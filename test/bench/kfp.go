@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/engine/pipeline"
 	"github.com/skiff-ml/skiff/engine/pod"
+	"github.com/skiff-ml/skiff/engine/recurring"
 	"github.com/skiff-ml/skiff/store"
 )
 
@@ -62,7 +64,7 @@ func runKFP(ctx context.Context, b *bench) (err error) {
 	c := &kfpClient{http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: kfpClients}},
 		base: "http://" + d.addr, token: strings.TrimSpace(string(token))}
 	defer c.http.CloseIdleConnections()
-	if err := kfpLists(ctx, b, c); err != nil {
+	if err := kfpLists(ctx, b, c, d); err != nil {
 		return err
 	}
 	return kfpGets(ctx, b, c, d, detailed)
@@ -134,11 +136,15 @@ func kfpQueries() []struct{ name, query string } {
 }
 
 // kfpLists measures each query's pages, as far as people leaf.
-func kfpLists(ctx context.Context, b *bench, c *kfpClient) error {
+func kfpLists(ctx context.Context, b *bench, c *kfpClient, d *daemon) error {
 	for _, q := range kfpQueries() {
-		var tails []float64
+		var tails, costs []float64
 		for range b.pairs() {
 			var took []time.Duration
+			before, err := d.cpu()
+			if err != nil {
+				return err
+			}
 			for range b.size(20, 2) {
 				token := ""
 				for range 10 {
@@ -159,9 +165,15 @@ func kfpLists(ctx context.Context, b *bench, c *kfpClient) error {
 					}
 				}
 			}
+			after, err := d.cpu()
+			if err != nil {
+				return err
+			}
 			tails = append(tails, percentile(took, 99))
+			costs = append(costs, float64((after-before).Microseconds())/1000/float64(len(took)))
 		}
 		b.figure("list of runs, "+q.name+", p99", milliseconds(), atMost(25, milliseconds()), tails)
+		b.figure("list of runs, "+q.name+", the daemon's CPU time", milliseconds(), noBar(), costs)
 	}
 	return nil
 }
@@ -202,7 +214,7 @@ func benchExperiment(i int) string { return fmt.Sprintf("00000000-0000-4000-8000
 // fillRuns makes a state folder with ended runs, one a second, of which the
 // newest have tasks; their names are returned.
 func fillRuns(ctx context.Context, state string, count int) (detailed []string, err error) {
-	s, err := store.Open(ctx, store.Config{Path: filepath.Join(state, "skiff.db"), Kinds: append(pipeline.Kinds(), pod.Kinds()...)})
+	s, err := store.Open(ctx, store.Config{Path: filepath.Join(state, "skiff.db"), Kinds: slices.Concat(pipeline.Kinds(), pod.Kinds(), recurring.Kinds())})
 	if err != nil {
 		return nil, err
 	}

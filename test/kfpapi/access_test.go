@@ -12,6 +12,7 @@ import (
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/engine/pipeline"
+	"github.com/skiff-ml/skiff/engine/recurring"
 	"github.com/skiff-ml/skiff/server"
 	"github.com/skiff-ml/skiff/server/auth"
 	"github.com/skiff-ml/skiff/store"
@@ -64,7 +65,7 @@ func TestTheAuthorizerIsAsked(t *testing.T) {
 	a.keep(t, pipeline.Tasks, &skiff.Task{ObjectMeta: core.ObjectMeta{Name: "t1", Namespace: "team"}, Spec: skiff.TaskSpec{Run: "r1", Path: "t", Key: "t"},
 		Status: skiff.TaskStatus{State: skiff.StateSucceeded, Pod: "p1", OutputArtifacts: map[string][]string{"out": {"a1"}}}})
 	a.keep(t, pipeline.Artifacts, &skiff.Artifact{ObjectMeta: core.ObjectMeta{Name: "a1", Namespace: "team"}, Spec: skiff.ArtifactSpec{Run: "r1", Task: "t1", Output: "out"}})
-	a.keep(t, pipeline.RecurringRuns, &skiff.RecurringRun{ObjectMeta: core.ObjectMeta{Name: "rr1", Namespace: "team"},
+	a.keep(t, recurring.KindName, &skiff.RecurringRun{ObjectMeta: core.ObjectMeta{Name: "rr1", Namespace: "team"},
 		Spec: skiff.RecurringRunSpec{DisplayName: "rr", Experiment: "e1", Schedule: skiff.Schedule{IntervalSeconds: 60}, MaxConcurrency: 1, Manifest: "m"}})
 	a.rooms.logs["p1"], a.rooms.contents["a1"] = "log\n", "secret"
 	var p struct {

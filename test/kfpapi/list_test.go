@@ -242,7 +242,7 @@ func drawCondition(t *rapid.T) condition {
 // openStore is a store with the engine's own kinds.
 func openStore(t testing.TB) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Config{Path: t.TempDir() + "/skiff.db", Kinds: append(pipeline.Kinds(), podKinds()...), Now: func() time.Time { return now }})
+	s, err := store.Open(t.Context(), store.Config{Path: t.TempDir() + "/skiff.db", Kinds: append(pipeline.Kinds(), otherKinds()...), Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}

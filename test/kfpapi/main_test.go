@@ -23,6 +23,7 @@ import (
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/engine/pipeline"
 	"github.com/skiff-ml/skiff/engine/pod"
+	"github.com/skiff-ml/skiff/engine/recurring"
 	"github.com/skiff-ml/skiff/runtime"
 	"github.com/skiff-ml/skiff/server"
 	"github.com/skiff-ml/skiff/server/view"
@@ -34,7 +35,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const token = "skf_test-token"
 
-func podKinds() []store.Kind { return pod.Kinds() }
+// otherKinds are those of the engines that are not at work here.
+func otherKinds() []store.Kind { return append(pod.Kinds(), recurring.Kinds()...) }
 
 // now is the one moment of these tests.
 var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -59,6 +61,10 @@ func (r *rooms) Submit(ctx context.Context, s server.Submission) (*skiff.Run, er
 
 func (r *rooms) Check(ctx context.Context, s server.Submission) error {
 	return r.Controller.Check(ctx, pipeline.Submission(s))
+}
+
+func (r *rooms) Trigger(context.Context, string, string) (*skiff.Run, error) {
+	return nil, errors.New("nothing follows schedules here")
 }
 
 func (r *rooms) PrepareImage(context.Context, runtime.ImageRequest, func(runtime.ImageProgress)) (runtime.Image, error) {
