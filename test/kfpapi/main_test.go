@@ -144,10 +144,12 @@ func (a *api) do(method, path string, body []byte, file string) *httptest.Respon
 // keep stores objects.
 func (a *api) keep(t testing.TB, kind string, objects ...core.Object) {
 	t.Helper()
+	ops := make([]store.Op, 0, len(objects))
 	for _, obj := range objects {
-		if _, err := a.store.Commit(t.Context(), store.Op{Verb: store.Put, Kind: kind, Object: obj}); err != nil {
-			t.Fatal(err)
-		}
+		ops = append(ops, store.Op{Verb: store.Put, Kind: kind, Object: obj})
+	}
+	if _, err := a.store.Commit(t.Context(), ops...); err != nil {
+		t.Fatal(err)
 	}
 }
 

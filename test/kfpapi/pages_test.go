@@ -36,9 +36,11 @@ func (p runsPage) ids() string {
 // fleet stores runs r00, r01, …, a second apart, with what lists go by.
 func fleet(t testing.TB, a *api, count int) {
 	t.Helper()
+	var runs []core.Object
 	for i := range count {
-		a.keep(t, pipeline.Runs, numbered(i))
+		runs = append(runs, numbered(i))
 	}
+	a.keep(t, pipeline.Runs, runs...)
 }
 
 func numbered(i int) *skiff.Run {

@@ -114,7 +114,7 @@ func (c *conversation) keepRun() {
 // hold sends the requests of a file and returns the file as it should be.
 func (c *conversation) hold(file string) string {
 	var request []string
-	for _, line := range strings.Split(strings.TrimRight(file, "\n"), "\n") {
+	for line := range strings.SplitSeq(strings.TrimRight(file, "\n"), "\n") {
 		switch {
 		case strings.HasPrefix(line, "#") || line == "":
 			c.send(&request)
@@ -199,7 +199,7 @@ func (c *conversation) take(words []string) {
 	if err := json.Unmarshal([]byte(c.known["last"]), &at); err != nil {
 		c.t.Fatalf("= %v: %v", words, err)
 	}
-	for _, part := range strings.Split(words[1], ".") {
+	for part := range strings.SplitSeq(words[1], ".") {
 		if list, is := at.([]any); is && len(list) > 0 {
 			at = list[0]
 		}
