@@ -71,6 +71,10 @@ func (r *rooms) PrepareImage(context.Context, runtime.ImageRequest, func(runtime
 	return runtime.Image{}, errors.New("no image is needed here")
 }
 
+func (r *rooms) EnsureVolume(context.Context, string, string) (string, error) {
+	return "", errors.New("no volume is needed here")
+}
+
 func (r *rooms) PodLogs(_ context.Context, _, name string, _ server.LogOptions, w io.Writer) error {
 	text, known := r.logs[name]
 	if !known {
@@ -98,7 +102,7 @@ func newAPI(t testing.TB, change func(*server.Config)) *api {
 		t.Fatal(err)
 	}
 	r := &rooms{logs: map[string]string{}, contents: map[string]string{}}
-	r.Controller, err = pipeline.New(pipeline.Config{Store: s, Artifacts: repository, Images: r, Fit: func(*core.Pod) error { return nil },
+	r.Controller, err = pipeline.New(pipeline.Config{Store: s, Artifacts: repository, Images: r, Volumes: r, Fit: func(*core.Pod) error { return nil },
 		Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
