@@ -22,13 +22,15 @@ import (
 // a Status, after the same checks: a stranger cannot even tell what exists.
 func (s *Server) mount() http.Handler {
 	mux := http.NewServeMux()
-	methods := map[string][]string{}
+	methods, refusals := map[string][]string{}, map[string]refuser{}
 	for _, r := range s.routes {
+		refusals[r.Path] = r.Refuse
 		mux.Handle(r.Pattern(), s.guard(r))
 		methods[r.Path] = append(methods[r.Path], r.Method)
 	}
 	for path, allowed := range methods {
-		refused := s.guard(route.Route{Path: path, Verb: "get", Resource: "unknown", Handler: methodNotAllowed(allowed)})
+		turnDown := refusals[path]
+		refused := s.guard(route.Route{Path: path, Verb: "get", Resource: "unknown", Refuse: turnDown, Handler: methodNotAllowed(allowed, turnDown)})
 		for _, method := range otherMethods(allowed) {
 			mux.Handle(method+" "+path, refused)
 		}
@@ -48,13 +50,24 @@ func otherMethods(allowed []string) []string {
 	return slices.DeleteFunc(all, func(method string) bool { return slices.Contains(allowed, method) })
 }
 
-func methodNotAllowed(allowed []string) http.Handler {
+// refuser answers a request that is turned down, as route.Route.Refuse.
+type refuser func(w http.ResponseWriter, code int, reason, message string)
+
+// turnDown answers in the manner of the route.
+func (answer refuser) turnDown(w http.ResponseWriter, code int, reason, message string) {
+	if answer != nil {
+		answer(w, code, reason, message)
+		return
+	}
+	kube.WriteError(w, &kube.Error{Code: code, Reason: reason, Message: message})
+}
+
+func methodNotAllowed(allowed []string, answer refuser) http.Handler {
 	slices.Sort(allowed)
 	list := strings.Join(allowed, ", ")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", list)
-		kube.WriteError(w, &kube.Error{Code: http.StatusMethodNotAllowed, Reason: "MethodNotAllowed",
-			Message: fmt.Sprintf("%s is not supported here; use %s", r.Method, list)})
+		answer.turnDown(w, http.StatusMethodNotAllowed, "MethodNotAllowed", fmt.Sprintf("%s is not supported here; use %s", r.Method, list))
 	})
 }
 
@@ -92,27 +105,31 @@ func (s *Server) outer(next http.Handler) http.Handler {
 
 // guard checks who calls, from where, with what, and whether they may.
 func (s *Server) guard(r route.Route) http.Handler {
+	answer := refuser(r.Refuse)
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if !r.Public {
 			identity, err := s.authn.Authenticate(req)
 			if err != nil {
-				kube.WriteError(w, &kube.Error{Code: http.StatusUnauthorized, Reason: "Unauthorized", Message: err.Error()})
+				answer.turnDown(w, http.StatusUnauthorized, "Unauthorized", err.Error())
 				return
 			}
 			req = req.WithContext(auth.WithIdentity(req.Context(), identity))
 		}
 		if err := s.web.SameOrigin(req); err != nil {
-			forbid(w, fmt.Sprintf("requests that change something are not taken from another site's page: %v", err))
+			forbid(w, answer, fmt.Sprintf("requests that change something are not taken from another site's page: %v", err))
 			return
 		}
-		if !r.Public {
+		if r.Asks {
+			req = auth.WithGate(req, s.authz, attributes(r, req))
+		} else if !r.Public {
 			if ok, reason := s.authz.Allowed(attributes(r, req)); !ok {
-				forbid(w, reason)
+				forbid(w, answer, reason)
 				return
 			}
 		}
 		if err := checkBody(w, r, req); err != nil {
-			kube.WriteError(w, err)
+			status := kube.StatusOf(err)
+			answer.turnDown(w, status.Code, status.Reason, status.Message)
 			return
 		}
 		if r.Stream {
@@ -131,8 +148,8 @@ func (s *Server) guard(r route.Route) http.Handler {
 	})
 }
 
-func forbid(w http.ResponseWriter, reason string) {
-	kube.WriteError(w, &kube.Error{Code: http.StatusForbidden, Reason: "Forbidden", Message: "forbidden: " + reason})
+func forbid(w http.ResponseWriter, answer refuser, reason string) {
+	answer.turnDown(w, http.StatusForbidden, "Forbidden", "forbidden: "+reason)
 }
 
 func attributes(r route.Route, req *http.Request) auth.Attributes {

@@ -17,7 +17,6 @@ import (
 	"github.com/skiff-ml/skiff/api/address"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/server/auth"
-	"github.com/skiff-ml/skiff/server/kfp"
 	"github.com/skiff-ml/skiff/server/kube"
 	"github.com/skiff-ml/skiff/server/route"
 	"github.com/skiff-ml/skiff/server/view"
@@ -61,6 +60,9 @@ type Config struct {
 	AdminToken string
 	// Peers knows callers on TCP that show no token; nil means that all must.
 	Peers auth.Peers
+	// Authorizer decides who may do what; nil lets the administrator do
+	// everything and others nothing.
+	Authorizer auth.Authorizer
 	// Hosts are names besides the loopback's that requests may be addressed to.
 	Hosts   []string
 	Version VersionInfo
@@ -217,7 +219,10 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, authn: auth.NewAuthenticator(cfg.AdminToken, cfg.Peers), authz: auth.AdminOnly{}, web: auth.NewWeb(cfg.Hosts...), draining: make(chan struct{})}
+	if cfg.Authorizer == nil {
+		cfg.Authorizer = auth.AdminOnly{}
+	}
+	s := &Server{cfg: cfg, authn: auth.NewAuthenticator(cfg.AdminToken, cfg.Peers), authz: cfg.Authorizer, web: auth.NewWeb(cfg.Hosts...), draining: make(chan struct{})}
 	s.kfp = s.kfpAPI()
 	s.routes = append(s.ownRoutes(), kube.New(kube.Config{Store: cfg.Store, Now: cfg.Now}).Routes()...)
 	s.routes = append(s.routes, s.kfp.Routes()...)

@@ -57,8 +57,8 @@ func (s *Store) listed(opts ListOptions) (*kindInfo, error) {
 	if opts.Index != "" && kind.indexes[opts.Index] == nil {
 		return nil, fmt.Errorf("list %s: index %q is not declared: %w", opts.Kind, opts.Index, ErrInvalid)
 	}
-	if opts.Index == "" && (opts.Exact || opts.Prefix != "" || opts.Reverse) {
-		return nil, fmt.Errorf("list %s: Prefix, Exact and Reverse need an index: %w", opts.Kind, ErrInvalid)
+	if opts.Index == "" && (opts.Exact || opts.Prefix != "" || opts.Reverse || opts.From != "" || opts.Until != "") {
+		return nil, fmt.Errorf("list %s: Prefix, Exact, From, Until and Reverse need an index: %w", opts.Kind, ErrInvalid)
 	}
 	return kind, nil
 }
@@ -179,6 +179,7 @@ type namespaceRows struct {
 	namespace string
 	prefix    []byte // all of the namespace's rows
 	bound     []byte // all of the wanted rows
+	low, high []byte // the first wanted row and what comes after the last; nil for none
 	value     []byte
 	name      []byte
 	reverse   bool
@@ -196,6 +197,14 @@ func newIndexRows(index *bolt.Bucket, opts ListOptions, after position, resumed 
 		source.bound = appendEscaped(bytes.Clone(source.prefix), opts.Prefix)
 		if opts.Exact {
 			source.bound = append(source.bound, 0, terminator)
+		}
+		if opts.From != "" {
+			source.low = appendEscaped(bytes.Clone(source.prefix), opts.From)
+		}
+		if opts.Until != "" {
+			// Values that begin with Until and are longer come after it, so it is
+			// the row without a terminator that bounds it.
+			source.high = appendEscaped(bytes.Clone(source.prefix), opts.Until)
 		}
 		if source.seek(after, resumed) {
 			r.sources = append(r.sources, source)
@@ -233,6 +242,9 @@ func (n *namespaceRows) seek(after position, resumed bool) bool {
 			from = append(from, 0)
 		}
 	}
+	if bytes.Compare(from, n.low) < 0 {
+		from = n.low
+	}
 	row, _ := n.cursor.Seek(from)
 	return n.take(row)
 }
@@ -250,6 +262,9 @@ func (n *namespaceRows) seekBack(after position, resumed bool) bool {
 		default:
 			past = append(past, 0, terminator)
 		}
+	}
+	if n.high != nil && bytes.Compare(past, n.high) > 0 {
+		past = n.high
 	}
 	row, _ := n.cursor.Seek(past)
 	if row == nil {
@@ -286,7 +301,8 @@ func (n *namespaceRows) step() bool {
 // take holds a row; false past the last.
 func (n *namespaceRows) take(row []byte) bool {
 	n.name = nil
-	if row == nil || !bytes.HasPrefix(row, n.bound) {
+	if row == nil || !bytes.HasPrefix(row, n.bound) || bytes.Compare(row, n.low) < 0 ||
+		(n.high != nil && bytes.Compare(row, n.high) >= 0) {
 		return false
 	}
 	value, name, ok := splitIndexRow(row[len(n.prefix):])
@@ -297,6 +313,25 @@ func (n *namespaceRows) take(row []byte) bool {
 }
 
 func (r *indexRows) next() (position, bool, error) {
+	row, more, err := r.nextRow()
+	if err != nil || !more {
+		return position{}, false, err
+	}
+	return row.position(), true, nil
+}
+
+// rowView is a row of an index as it lies in the transaction's pages.
+type rowView struct {
+	value, name []byte
+	namespace   string
+}
+
+func (v rowView) position() position {
+	return position{value: string(v.value), namespace: v.namespace, name: string(v.name)}
+}
+
+// nextRow is next without a copy: what it returns is valid in the transaction.
+func (r *indexRows) nextRow() (rowView, bool, error) {
 	var first *namespaceRows
 	for _, source := range r.sources {
 		// Sources are in the order of namespaces, so the earlier wins a tie, and
@@ -307,12 +342,12 @@ func (r *indexRows) next() (position, bool, error) {
 		}
 	}
 	if first == nil {
-		return position{}, false, nil
+		return rowView{}, false, nil
 	}
 	if first.name == nil {
-		return position{}, false, fmt.Errorf("read index %q: a row is malformed: %w", r.base, ErrCorrupt)
+		return rowView{}, false, fmt.Errorf("read index %q: a row is malformed: %w", r.base, ErrCorrupt)
 	}
-	at := position{value: string(first.value), namespace: first.namespace, name: string(first.name)}
+	at := rowView{value: first.value, name: first.name, namespace: first.namespace}
 	if !first.step() {
 		r.sources = deleteSource(r.sources, first)
 	}

@@ -40,6 +40,9 @@ func TestReverse(t *testing.T) {
 					if diff := cmp.Diff(forward, backward); diff != "" {
 						rt.Fatalf("prefix %q exact %v namespace %q:\n%s", prefix, exact, namespace, diff)
 					}
+					if diff := cmp.Diff(backward, reversed(scanned(t, s, opts))); diff != "" {
+						rt.Fatalf("scan of prefix %q exact %v namespace %q:\n%s", prefix, exact, namespace, diff)
+					}
 					for _, most := range []int{1, 3, 1000} {
 						n, err := s.Count(t.Context(), opts, most)
 						if err != nil || n != min(most, len(forward)) {

@@ -20,7 +20,7 @@ func (o ListOptions) fingerprint() uint32 {
 		flags |= 2
 	}
 	crc := crc32.New(castagnoli())
-	for _, part := range []string{o.Kind, o.Namespace, o.Index, o.Prefix} {
+	for _, part := range []string{o.Kind, o.Namespace, o.Index, o.Prefix, o.From, o.Until} {
 		var length [8]byte
 		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
 		_, _ = crc.Write(length[:])

@@ -181,8 +181,10 @@ func TestDowngrade(t *testing.T) {
 	defer server.Close()
 	transport := server.Client().Transport.(*http.Transport)
 	client := address.NewClient(address.Config{
-		Reach:   address.Internet,
-		Resolve: func(context.Context, string) ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("8.8.8.8")}, nil },
+		Reach: address.Internet,
+		Resolve: func(context.Context, string) ([]netip.Addr, error) {
+			return []netip.Addr{netip.MustParseAddr("8.8.8.8")}, nil
+		},
 		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, server.Listener.Addr().String())
 		},

@@ -147,6 +147,9 @@ type RunStatus struct {
 	// Outputs are the root's output parameters; OutputArtifacts name Artifacts.
 	Outputs         map[string]json.RawMessage `json:"outputs,omitempty"`
 	OutputArtifacts map[string][]string        `json:"outputArtifacts,omitempty"`
+	// Metrics are the numbers that the run's tasks reported, by name, once it has
+	// ended; see SummarizeMetrics.
+	Metrics map[string]json.RawMessage `json:"metrics,omitempty"`
 	// TaskCounts counts tasks by state, so that a list needs no task objects.
 	TaskCounts map[State]int `json:"taskCounts,omitempty"`
 	// Fake says that the run was scheduled on declared, not existing, devices.

@@ -333,6 +333,7 @@ func (x *execution) endRun(state skiff.State, reason, message string) {
 	status := &x.run.Status
 	status.Reason, status.Message = reason, message
 	status.FinishedAt = x.c.now()
+	status.Metrics = x.metrics()
 	status.Enter(state, status.FinishedAt, message)
 	x.runDirty = true
 	x.dropGated()

@@ -1,6 +1,10 @@
 package pipeline
 
 import (
+	"cmp"
+	"encoding/json"
+	"strings"
+
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/skiff"
@@ -32,13 +36,19 @@ const (
 	// IndexCreated lists runs newest first. Those that follow do so within the
 	// runs of one storage state ("archived" or "available"), of an experiment and
 	// storage state (or "all"), of a state, and of a recurring run; a value's parts stand
-	// before a NUL each, the time last.
+	// before a NUL each, and behind the time lists find which runs they are of
+	// (skiff.RunColumns).
 	IndexCreated    = "created"
 	IndexStorage    = "storage"
 	IndexExperiment = "experiment"
 	IndexState      = "state"
 	IndexRecurring  = "recurring"
-	// IndexName lists by display name, IndexID finds an object by the id that
+	// IndexField lists runs by the value that they have of a metric or a parameter:
+	// "metric:" or "param:" with its name, the value (skiff.OrderValue), then as
+	// above.
+	IndexField = "field"
+	// IndexName lists by display name, runs of one name newest first and with
+	// their columns; IndexID finds an object by the id that
 	// KFP's API gives it, in whatever namespace it is.
 	IndexName = "name"
 	IndexID   = "id"
@@ -75,12 +85,13 @@ func Kinds() []store.Kind {
 		{Name: Manifests, New: func() core.Object { return new(skiff.PipelineManifest) }},
 		{Name: Runs, New: func() core.Object { return new(skiff.Run) }, Indexes: []store.Index{
 			{Name: IndexActive, Values: activeRuns},
-			{Name: IndexCreated, Values: runsByCreation},
-			{Name: IndexStorage, Values: runsByStorage},
-			{Name: IndexExperiment, Values: runsByExperiment},
-			{Name: IndexState, Values: runsByState},
-			{Name: IndexRecurring, Values: runsByRecurringRun},
-			{Name: IndexName, Values: func(obj core.Object) []string { return []string{nameValue(obj.(*skiff.Run).Spec.DisplayName)} }},
+			{Name: IndexCreated, Values: runsByCreation, Version: runColumnsVersion},
+			{Name: IndexStorage, Values: runsByStorage, Version: runColumnsVersion},
+			{Name: IndexExperiment, Values: runsByExperiment, Version: runColumnsVersion},
+			{Name: IndexState, Values: runsByState, Version: runColumnsVersion},
+			{Name: IndexRecurring, Values: runsByRecurringRun, Version: runColumnsVersion},
+			{Name: IndexName, Values: runsByName, Version: runColumnsVersion},
+			{Name: IndexField, Values: runsByField, Version: runColumnsVersion},
 			{Name: IndexID, Values: byName},
 			{Name: IndexPinned, Values: pinned},
 		}},
@@ -116,8 +127,24 @@ func activeRuns(obj core.Object) []string {
 	return nil
 }
 
+// runColumnsVersion is that of the indexes whose values end with a run's columns.
+const runColumnsVersion = 1
+
 func runsByCreation(obj core.Object) []string {
-	return []string{store.TimeValue(obj.Metadata().CreationTimestamp, true)}
+	return inColumns(obj, "")
+}
+
+// inColumns are index values that begin as given, go on with the newest first
+// and end with the run's columns.
+func inColumns(obj core.Object, beginnings ...string) []string {
+	run := obj.(*skiff.Run)
+	created := store.TimeValue(run.CreationTimestamp, true)
+	columns := skiff.ColumnsOf(run)
+	values := make([]string, 0, len(beginnings))
+	for _, beginning := range beginnings {
+		values = append(values, skiff.RunIndexValue(beginning, created, run.Name, columns))
+	}
+	return values
 }
 
 // newestFirst is the end of an index value that lists the newest first.
@@ -125,7 +152,7 @@ func newestFirst(obj core.Object) string {
 	return separator + store.TimeValue(obj.Metadata().CreationTimestamp, true)
 }
 
-// The parts of an index value by storage state, as server/kfp writes them too.
+// The parts of an index value by storage state, as server/query writes them too.
 const (
 	storageAvailable = "available"
 	storageArchived  = "archived"
@@ -140,25 +167,60 @@ func storageOf(run *skiff.Run) string {
 }
 
 func runsByStorage(obj core.Object) []string {
-	return []string{storageOf(obj.(*skiff.Run)) + newestFirst(obj)}
+	return inColumns(obj, storageOf(obj.(*skiff.Run))+separator)
 }
 
 func runsByExperiment(obj core.Object) []string {
 	run := obj.(*skiff.Run)
 	experiment := skiff.ExperimentOf(run) + separator
-	return []string{experiment + storageOf(run) + newestFirst(obj), experiment + storageAll + newestFirst(obj)}
+	return inColumns(obj, experiment+storageOf(run)+separator, experiment+storageAll+separator)
 }
 
 func runsByState(obj core.Object) []string {
-	return []string{string(obj.(*skiff.Run).Status.State) + newestFirst(obj)}
+	return inColumns(obj, string(cmp.Or(obj.(*skiff.Run).Status.State, skiff.StatePending))+separator)
 }
 
 func runsByRecurringRun(obj core.Object) []string {
 	if name := obj.(*skiff.Run).Spec.RecurringRun; name != "" {
-		return []string{name + newestFirst(obj)}
+		return inColumns(obj, name+separator)
 	}
 	return nil
 }
+
+func runsByName(obj core.Object) []string {
+	// A name that holds what ends it here would be taken for a shorter one.
+	return inColumns(obj, strings.ReplaceAll(nameValue(obj.(*skiff.Run).Spec.DisplayName), separator, "\x01")+separator)
+}
+
+// runsByField has a row for each of a run's first parameters and metrics. Of the
+// columns it has those that stay, for a run's parameters are no reason to write
+// them anew at each of its states; and not the name.
+func runsByField(obj core.Object) []string {
+	run := obj.(*skiff.Run)
+	var values []string
+	created := store.TimeValue(run.CreationTimestamp, true)
+	columns := skiff.ColumnsOf(run)
+	columns.State, columns.Name, columns.NameCut = nil, nil, true
+	add := func(source string, of map[string]json.RawMessage) {
+		for i, name := range sortedKeys(of) {
+			if i == maxFieldRows {
+				return
+			}
+			key := skiff.OrderValue(of[name])
+			if key == "" || len(name) > maxNameValue || strings.Contains(name, separator) {
+				continue
+			}
+			values = append(values, skiff.RunIndexValue(source+name+separator+key+separator, created, run.Name, columns))
+		}
+	}
+	add("param:", run.Spec.Parameters)
+	add("metric:", run.Status.Metrics)
+	return values
+}
+
+// maxFieldRows is how many of a run's parameters, and of its metrics, are in the
+// index by field.
+const maxFieldRows = 64
 
 func versionsByPipeline(obj core.Object) []string {
 	return []string{obj.(*kfp.PipelineVersion).Spec.PipelineName + newestFirst(obj)}

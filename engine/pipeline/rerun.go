@@ -46,7 +46,7 @@ func (c *Controller) Retry(ctx context.Context, namespace, name string) error {
 		run.Spec.Cancel = false
 		status.Reason, status.Message = "", ""
 		status.FinishedAt, status.RetriedAt = time.Time{}, c.now()
-		status.Outputs, status.OutputArtifacts = nil, nil
+		status.Outputs, status.OutputArtifacts, status.Metrics = nil, nil, nil
 		status.Enter(skiff.StatePending, status.RetriedAt, "")
 		return nil
 	})

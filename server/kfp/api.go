@@ -15,6 +15,7 @@ import (
 	"github.com/skiff-ml/skiff/api/address"
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/server/auth"
 	"github.com/skiff-ml/skiff/server/route"
 	"github.com/skiff-ml/skiff/store"
 )
@@ -67,6 +68,7 @@ type API struct {
 	// names is held while a display name that must be unique is looked for and
 	// taken: the daemon is the store's only writer.
 	names sync.Mutex
+	specs specCache
 }
 
 // New makes an API.
@@ -105,11 +107,7 @@ const (
 	manifestsKind     = "pipelinemanifests.skiff.dev"
 	podsKind          = "pods"
 
-	byCreation   = "created"
-	byStorage    = "storage"
 	byExperiment = "experiment"
-	byState      = "state"
-	byRecurring  = "recurring"
 	byName       = "name"
 	byID         = "id"
 	byRun        = "run"
@@ -127,17 +125,17 @@ func (a *API) Routes() []route.Route {
 	var routes []route.Route
 	add := func(method, path, verb, resource string, h handler) {
 		one := route.Route{Method: method, Path: base + path, Verb: verb, Group: group, Resource: resource,
-			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				message, err := h(r)
-				reply(w, message, err)
+			Asks: true, Refuse: turnDown, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				answer, err := h(r)
+				reply(w, answer, auth.GateFrom(r.Context()).Settle(err))
 			})}
 		if method == http.MethodPost || method == http.MethodPatch {
 			one.Accepts, one.MaxBody = []string{"application/json"}, maxBody
 		}
 		routes = append(routes, one)
 	}
-	upload := func(path string, h handler) {
-		add(http.MethodPost, path, "create", "pipelines", h)
+	upload := func(path, resource string, h handler) {
+		add(http.MethodPost, path, "create", resource, h)
 		// Another site's page can send this type unasked; but not the token.
 		routes[len(routes)-1].Accepts = []string{"multipart/form-data"}
 	}
@@ -149,8 +147,8 @@ func (a *API) Routes() []route.Route {
 	add(post, "/workflows", "create", "workflows", a.report)
 	add(post, "/scheduledworkflows", "create", "scheduledworkflows", a.report)
 
-	upload("/pipelines/upload", a.uploadPipeline)
-	upload("/pipelines/upload_version", a.uploadVersion)
+	upload("/pipelines/upload", "pipelines", a.uploadPipeline)
+	upload("/pipelines/upload_version", "pipelineversions", a.uploadVersion)
 	add(get, "/pipelines", "list", "pipelines", a.listPipelines)
 	add(post, "/pipelines", "create", "pipelines", a.createPipeline)
 	add(post, "/pipelines/create", "create", "pipelines", a.createPipelineAndVersion)
@@ -196,7 +194,12 @@ func (a *API) Routes() []route.Route {
 
 	for _, path := range []string{"/apis/v1alpha1/runs/{name}/nodes/{node}/log", "/apis/v1beta1/runs/{name}/nodes/{node}/log", base + "/runs/{name}/nodes/{node}/log"} {
 		routes = append(routes, route.Route{Method: get, Path: path, Verb: "get", Group: group, Resource: "runs", Subresource: "log",
-			Stream: true, Handler: http.HandlerFunc(a.nodeLog)})
+			Asks: true, Refuse: turnDown, Stream: true, Handler: http.HandlerFunc(a.nodeLog)})
+	}
+	for _, method := range []string{get, post, patch, remove, http.MethodPut} {
+		// What is nowhere else: a request's body is not looked at.
+		add(method, "/{rest...}", "get", "unknown", a.nothing)
+		routes[len(routes)-1].Accepts = nil
 	}
 	routes = append(routes, route.Route{Method: get, Path: "/{$}", Verb: "get", Group: group, Resource: "links", Public: true,
 		Handler: http.HandlerFunc(a.front)})
@@ -236,6 +239,27 @@ func find[T core.Object](ctx context.Context, a *API, kind, what, id string) (T,
 		return none, notFound(what, id)
 	}
 	return items[0], nil
+}
+
+// may asks whether the request may do what its route does, with an object or, where
+// the name is empty, in a namespace.
+func may(r *http.Request, namespace, name string) error {
+	return auth.GateFrom(r.Context()).Allow(namespace, name)
+}
+
+// mayRead asks whether the request may draw on an object of another resource.
+func mayRead(ctx context.Context, resource, namespace, name string) error {
+	return auth.GateFrom(ctx).AllowOther("get", resource, namespace, name)
+}
+
+// namespaceFor is the namespace that a request names for a list or for what is to
+// be made, once it may do that there.
+func namespaceFor(r *http.Request, text string) (string, error) {
+	namespace, err := namespaceOf(text)
+	if err == nil {
+		err = may(r, namespace, "")
+	}
+	return namespace, err
 }
 
 // named words a store's error about an object.

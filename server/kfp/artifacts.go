@@ -14,6 +14,7 @@ import (
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/server/query"
 	"github.com/skiff-ml/skiff/store"
 )
 
@@ -71,31 +72,29 @@ func messageOf(a *skiff.Artifact) *artifactMessage {
 }
 
 func artifactListing() *listing {
-	id := text(nameField)
+	id := query.Text(nameField)
 	return &listing{
-		kind: artifactsKind, most: fewMost,
-		fields: map[string]field{
-			"artifact_id": id, "id": id, "created_at": moment(createdAt), "namespace": text(namespaceField),
-			"name":   text(func(o core.Object) string { return artifactTitle(o.(*skiff.Artifact)) }),
-			"type":   enum(func(o core.Object) string { return artifactType(o.(*skiff.Artifact).Spec.SchemaTitle) }),
-			"uri":    text(func(o core.Object) string { return o.(*skiff.Artifact).Spec.URI }),
-			"run_id": text(func(o core.Object) string { return o.(*skiff.Artifact).Spec.Run }),
+		Kind: artifactsKind, ScopeField: "run_id", Limits: few(),
+		Fields: map[string]query.Field{
+			"artifact_id": id, "id": id, "created_at": query.Moment(createdAt), "namespace": query.Text(namespaceField),
+			"name":   query.Text(func(o core.Object) string { return artifactTitle(o.(*skiff.Artifact)) }),
+			"type":   query.Enum(func(o core.Object) string { return artifactType(o.(*skiff.Artifact).Spec.SchemaTitle) }),
+			"uri":    query.Text(func(o core.Object) string { return o.(*skiff.Artifact).Spec.URI }),
+			"run_id": query.Text(func(o core.Object) string { return o.(*skiff.Artifact).Spec.Run }),
 		},
-		choose: func(q *query) span { return spanOfRun(q) },
+		Spans: spansOfRun,
 	}
 }
 
-// spanOfRun goes by the run that the filter or the request names, else by name.
-func spanOfRun(q *query) span {
-	if q.scope != "" {
-		return span{index: byRun, prefix: q.scope, exact: true}
+// spansOfRun go by the run that the filter or the request names, else by name.
+func spansOfRun(q *query.Query) []query.Span {
+	of := func(run string, covered ...int) []query.Span {
+		return []query.Span{{Name: "run", Index: byRun, Prefix: run, Exact: true, Covered: covered, Narrow: true}}
 	}
-	for i, p := range q.filter {
-		if p.key == "run_id" && p.op == opEquals {
-			return span{index: byRun, prefix: p.values[0].(string), exact: true, covered: []int{i}}
-		}
+	if run, i := q.Predicate(query.Equals, "run_id"); i >= 0 {
+		return of(run, i)
 	}
-	return span{}
+	return []query.Span{{Name: "all"}}
 }
 
 func (a *API) listArtifacts(r *http.Request) (any, error) {
@@ -115,7 +114,7 @@ func (a *API) listArtifacts(r *http.Request) (any, error) {
 }
 
 // listBy reads a page of a kind in the request's namespace.
-func (a *API) listBy(r *http.Request, l *listing, scope string) (*result, error) {
+func (a *API) listBy(r *http.Request, l *listing, scope string) (*page, error) {
 	namespace, err := namespaceOf(r.URL.Query().Get("namespace"))
 	if err != nil {
 		return nil, err
@@ -127,18 +126,20 @@ func (a *API) listBy(r *http.Request, l *listing, scope string) (*result, error)
 		}
 		namespace = found.Namespace
 	}
-	q, err := l.parse(r.Context(), r.URL.Query(), namespace, scope)
-	if err != nil {
+	if err := may(r, namespace, ""); err != nil {
 		return nil, err
 	}
-	return q.run(r.Context(), a.cfg.Store)
+	return a.list(r.Context(), l, r.URL.Query(), namespace, scope)
 }
 
 // inNamespace reads an object of a kind whose ids are names in a namespace.
 func inNamespace[T core.Object](r *http.Request, a *API, kind, what, name string) (T, error) {
+	var none T
 	namespace, err := namespaceOf(r.URL.Query().Get("namespace"))
+	if err == nil {
+		err = may(r, namespace, name)
+	}
 	if err != nil {
-		var none T
 		return none, err
 	}
 	obj, err := store.GetAs[T](r.Context(), a.cfg.Store, store.Key{Kind: kind, Namespace: namespace, Name: name})
@@ -154,17 +155,17 @@ func (a *API) getArtifact(r *http.Request) (any, error) {
 }
 
 func taskListing() *listing {
-	id := text(nameField)
-	display := text(func(o core.Object) string { return taskTitle(o.(*skiff.Task)) })
+	id := query.Text(nameField)
+	display := query.Text(func(o core.Object) string { return taskTitle(o.(*skiff.Task)) })
 	return &listing{
-		kind: tasksKind, most: fewMost,
-		fields: map[string]field{
-			"task_id": id, "id": id, "display_name": display, "name": display, "created_at": moment(createdAt),
-			"run_id":         text(func(o core.Object) string { return o.(*skiff.Task).Spec.Run }),
-			"parent_task_id": text(func(o core.Object) string { return o.(*skiff.Task).Spec.Parent }),
-			"state":          enum(func(o core.Object) string { return stateOf(o.(*skiff.Task).Status.State) }),
+		Kind: tasksKind, ScopeField: "run_id", Limits: few(),
+		Fields: map[string]query.Field{
+			"task_id": id, "id": id, "display_name": display, "name": display, "created_at": query.Moment(createdAt),
+			"run_id":         query.Text(func(o core.Object) string { return o.(*skiff.Task).Spec.Run }),
+			"parent_task_id": query.Text(func(o core.Object) string { return o.(*skiff.Task).Spec.Parent }),
+			"state":          query.Enum(func(o core.Object) string { return query.StateOf(o.(*skiff.Task).Status.State) }),
 		},
-		choose: func(q *query) span { return spanOfRun(q) },
+		Spans: spansOfRun,
 	}
 }
 
@@ -206,12 +207,12 @@ func repeated(values url.Values, name string) []string {
 // listArtifactTasks tells which tasks made and used which artifacts, of the runs
 // or tasks that are named. It gives all of them at once: they are a run's.
 func (a *API) listArtifactTasks(r *http.Request) (any, error) {
-	ctx, query := r.Context(), r.URL.Query()
-	runs, tasks, artifacts := repeated(query, "run_ids"), repeated(query, "task_ids"), repeated(query, "artifact_ids")
+	ctx, values := r.Context(), r.URL.Query()
+	runs, tasks, artifacts := repeated(values, "run_ids"), repeated(values, "task_ids"), repeated(values, "artifact_ids")
 	if len(runs)+len(tasks)+len(artifacts) == 0 {
 		return nil, badRequest("want run_ids, task_ids or artifact_ids")
 	}
-	kind := query.Get("type")
+	kind := values.Get("type")
 	var links []artifactTask
 	add := func(t *skiff.Task) error {
 		links = append(links, linksOf(t, artifacts, kind)...)
@@ -235,6 +236,9 @@ func (a *API) listArtifactTasks(r *http.Request) (any, error) {
 	}
 	for _, id := range runs {
 		found, err := find[*skiff.Run](ctx, a, runsKind, "run", id)
+		if err == nil {
+			err = may(r, found.Namespace, "")
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -294,7 +298,10 @@ func (a *API) readArtifact(r *http.Request) (any, error) {
 		return nil, refuse(rpcUnimplemented, "this daemon gives no artifacts out")
 	}
 	ctx := r.Context()
-	found, err := a.findRun(r, r.PathValue("name"))
+	found, err := a.lookUpRun(r, r.PathValue("name"))
+	if err == nil {
+		err = may(r, found.Namespace, "")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -3,13 +3,12 @@ package kfp
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"math"
 	"slices"
 	"strings"
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/server/query"
 	"github.com/skiff-ml/skiff/store"
 )
 
@@ -57,7 +56,7 @@ func taskStateOf(t *skiff.Task) string {
 	if t.Status.Reason == core.ReasonPaused && t.Status.State == skiff.StateRunning {
 		return "PAUSED"
 	}
-	return stateOf(t.Status.State)
+	return query.StateOf(t.Status.State)
 }
 
 func taskMessage(t *skiff.Task, children []childTask) taskDetail {
@@ -91,34 +90,4 @@ func artifactLists(names map[string][]string) map[string]artifactList {
 		lists[name] = artifactList{ArtifactIDs: ids}
 	}
 	return lists
-}
-
-// metricField sorts runs by a number that one of their tasks reported in a
-// metrics artifact; runs without it are as if it were less than all numbers.
-func (a *API) metricField(ctx context.Context, name string) (field, bool) {
-	metric, is := strings.CutPrefix(name, metricPrefix)
-	if !is || metric == "" {
-		return field{}, false
-	}
-	return field{value: func(o core.Object) any { return a.metric(ctx, o.Metadata(), metric) }}, true
-}
-
-func (a *API) metric(ctx context.Context, r *core.ObjectMeta, name string) float64 {
-	found := math.NaN()
-	err := a.each(ctx, ofRun(artifactsKind, r), func(obj core.Object) error {
-		artifact := obj.(*skiff.Artifact)
-		raw := artifact.Spec.Metadata[name]
-		if artifact.Spec.SchemaTitle != "system.Metrics" || len(raw) == 0 || raw[0] == '"' {
-			return nil
-		}
-		var number float64
-		if json.Unmarshal(raw, &number) == nil {
-			found = number
-		}
-		return nil
-	})
-	if err != nil {
-		return math.NaN()
-	}
-	return found
 }

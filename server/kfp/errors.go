@@ -1,12 +1,14 @@
 package kfp
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 
 	"github.com/skiff-ml/skiff/api/problem"
+	"github.com/skiff-ml/skiff/server/auth"
 	"github.com/skiff-ml/skiff/server/kube"
 	"github.com/skiff-ml/skiff/store"
 )
@@ -35,16 +37,17 @@ type detail struct {
 // The codes of google.rpc.Code that are answered, with grpc-gateway's HTTP
 // status of each.
 const (
-	rpcInvalid       = 3
-	rpcNotFound      = 5
-	rpcExists        = 6
-	rpcDenied        = 7
-	rpcExhausted     = 8
-	rpcPrecondition  = 9
-	rpcAborted       = 10
-	rpcUnimplemented = 12
-	rpcInternal      = 13
-	rpcUnavailable   = 14
+	rpcInvalid         = 3
+	rpcNotFound        = 5
+	rpcExists          = 6
+	rpcDenied          = 7
+	rpcExhausted       = 8
+	rpcPrecondition    = 9
+	rpcAborted         = 10
+	rpcUnimplemented   = 12
+	rpcInternal        = 13
+	rpcUnavailable     = 14
+	rpcUnauthenticated = 16
 )
 
 func httpStatus(code int) int {
@@ -92,7 +95,9 @@ func statusOf(err error) (status, int) {
 	var own *refusal
 	var tooLarge *http.MaxBytesError
 	code := rpcInternal
-	switch {
+	switch _, denied := errors.AsType[*auth.Denied](err); {
+	case denied:
+		code = rpcDenied
 	case errors.As(err, &own):
 		code = own.code
 	case errors.As(err, &tooLarge):
@@ -122,13 +127,31 @@ func statusOf(err error) (status, int) {
 }
 
 // reply answers with a message or with an error.
-func reply(w http.ResponseWriter, message any, err error) {
+func reply(w http.ResponseWriter, answer any, err error) {
 	if err != nil {
-		answer, code := statusOf(err)
-		kube.WriteJSON(w, code, answer)
+		refusal, code := statusOf(err)
+		kube.WriteJSON(w, code, refusal)
 		return
 	}
-	kube.WriteJSON(w, http.StatusOK, message)
+	if own, is := answer.(message); is {
+		body, err := own.appendJSON(nil)
+		if err != nil {
+			refusal, code := statusOf(err)
+			kube.WriteJSON(w, code, refusal)
+			return
+		}
+		kube.WriteBody(w, http.StatusOK, body)
+		return
+	}
+	kube.WriteJSON(w, http.StatusOK, answer)
+}
+
+// turnDown answers where the server turns a request down before it gets here.
+func turnDown(w http.ResponseWriter, code int, _, message string) {
+	codes := map[int]int{http.StatusUnauthorized: rpcUnauthenticated, http.StatusForbidden: rpcDenied, http.StatusNotFound: rpcNotFound,
+		http.StatusMethodNotAllowed: rpcUnimplemented, http.StatusRequestEntityTooLarge: rpcInvalid, http.StatusUnsupportedMediaType: rpcInvalid,
+		http.StatusBadRequest: rpcInvalid}
+	kube.WriteJSON(w, code, status{Code: cmp.Or(codes[code], rpcInternal), Message: message, Error: message})
 }
 
 // empty is google.protobuf.Empty.

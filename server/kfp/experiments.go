@@ -13,39 +13,26 @@ import (
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/server/query"
 	"github.com/skiff-ml/skiff/store"
 )
-
-// The storage states of experiments and runs.
-const (
-	available = "AVAILABLE"
-	archived  = "ARCHIVED"
-)
-
-func storageState(away bool) string {
-	if away {
-		return archived
-	}
-	return available
-}
 
 // The parts of index values by storage state, as engine/pipeline declares them.
 const (
 	storageAvailable = "available"
-	storageArchived  = "archived"
 	storageAll       = "all"
 )
 
 func (a *API) experimentListing(ctx context.Context) *listing {
-	display := text(func(o core.Object) string { return o.(*skiff.Experiment).Spec.DisplayName })
-	id := text(nameField)
-	return &listing{kind: experimentsKind, most: fewMost, fields: map[string]field{
+	display := query.Text(func(o core.Object) string { return o.(*skiff.Experiment).Spec.DisplayName })
+	id := query.Text(nameField)
+	return &listing{Kind: experimentsKind, Limits: few(), Fields: map[string]query.Field{
 		"experiment_id": id, "id": id, "name": display, "display_name": display,
-		"created_at":          moment(createdAt),
-		"last_run_created_at": moment(func(o core.Object) time.Time { return a.lastRun(ctx, o.Metadata()) }),
-		"description":         text(func(o core.Object) string { return o.(*skiff.Experiment).Spec.Description }),
-		"namespace":           text(namespaceField),
-		"storage_state":       enum(func(o core.Object) string { return storageState(o.(*skiff.Experiment).Spec.Archived) }),
+		"created_at":          query.Moment(createdAt),
+		"last_run_created_at": query.Moment(func(o core.Object) time.Time { return a.lastRun(ctx, o.Metadata()) }),
+		"description":         query.Text(func(o core.Object) string { return o.(*skiff.Experiment).Spec.Description }),
+		"namespace":           query.Text(namespaceField),
+		"storage_state":       query.Enum(func(o core.Object) string { return query.StorageState(o.(*skiff.Experiment).Spec.Archived) }),
 	}}
 }
 
@@ -62,7 +49,7 @@ func (a *API) lastRun(ctx context.Context, experiment *core.ObjectMeta) time.Tim
 func (a *API) experimentMessage(ctx context.Context, e *skiff.Experiment) *experiment {
 	return &experiment{
 		ExperimentID: e.Name, DisplayName: e.Spec.DisplayName, Description: e.Spec.Description, CreatedAt: stamp(e.CreationTimestamp),
-		Namespace: e.Namespace, StorageState: storageState(e.Spec.Archived), LastRunCreatedAt: stamp(a.lastRun(ctx, &e.ObjectMeta)),
+		Namespace: e.Namespace, StorageState: query.StorageState(e.Spec.Archived), LastRunCreatedAt: stamp(a.lastRun(ctx, &e.ObjectMeta)),
 	}
 }
 
@@ -88,18 +75,14 @@ type listExperimentsResponse struct {
 
 func (a *API) listExperiments(r *http.Request) (any, error) {
 	ctx := r.Context()
-	namespace, err := namespaceOf(r.URL.Query().Get("namespace"))
+	namespace, err := namespaceFor(r, r.URL.Query().Get("namespace"))
 	if err != nil {
 		return nil, err
 	}
 	if err := a.ensureDefault(ctx, namespace); err != nil {
 		return nil, err
 	}
-	q, err := a.experimentListing(ctx).parse(ctx, r.URL.Query(), namespace, "")
-	if err != nil {
-		return nil, err
-	}
-	page, err := q.run(ctx, a.cfg.Store)
+	page, err := a.list(ctx, a.experimentListing(ctx), r.URL.Query(), namespace, "")
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +99,7 @@ func (a *API) createExperiment(r *http.Request) (any, error) {
 	if _, err := body(r, &message); err != nil {
 		return nil, err
 	}
-	namespace, err := namespaceOf(message.Namespace)
+	namespace, err := namespaceFor(r, message.Namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -151,8 +134,17 @@ func (a *API) findExperiment(ctx context.Context, id string) (*skiff.Experiment,
 	return find[*skiff.Experiment](ctx, a, experimentsKind, "experiment", id)
 }
 
+// askedExperiment is the experiment that a request is about, once it may be.
+func (a *API) askedExperiment(r *http.Request, id string) (*skiff.Experiment, error) {
+	e, err := a.findExperiment(r.Context(), id)
+	if err == nil {
+		err = may(r, e.Namespace, e.Name)
+	}
+	return e, err
+}
+
 func (a *API) getExperiment(r *http.Request) (any, error) {
-	e, err := a.findExperiment(r.Context(), r.PathValue("name"))
+	e, err := a.askedExperiment(r, r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +154,7 @@ func (a *API) getExperiment(r *http.Request) (any, error) {
 // deleteExperiment deletes the experiment alone: its runs and recurring runs
 // stay, as is published.
 func (a *API) deleteExperiment(r *http.Request) (any, error) {
-	e, err := a.findExperiment(r.Context(), r.PathValue("name"))
+	e, err := a.askedExperiment(r, r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +185,7 @@ func (a *API) experimentAction(r *http.Request) (any, error) {
 	if verb != "archive" && verb != "unarchive" {
 		return nil, noAction("experiments", verb)
 	}
-	e, err := a.findExperiment(r.Context(), id)
+	e, err := a.askedExperiment(r, id)
 	if err != nil {
 		return nil, err
 	}

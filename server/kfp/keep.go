@@ -47,7 +47,7 @@ func (a *API) Keep(ctx context.Context, namespace, name, filename string, data [
 	if !errors.Is(err, store.ErrNotFound) {
 		return nil, err
 	}
-	if p, err = newPipeline(&pipeline{Name: name, Namespace: namespace}); err != nil {
+	if p, err = pipelineOf(namespace, &pipeline{Name: name}); err != nil {
 		return nil, err
 	}
 	v, err := a.newVersion(ctx, p, &pipelineVersion{Name: name}, &uploaded{name: filename, data: data})

@@ -6,6 +6,7 @@ import (
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/server/auth"
 	"github.com/skiff-ml/skiff/store"
 )
 
@@ -33,13 +34,18 @@ func (a *API) report(*http.Request) (any, error) {
 	return nil, refuse(rpcUnimplemented, "there are no workflows to report: runs are executed by this daemon itself")
 }
 
+// nothing answers for the paths that the API does not have.
+func (a *API) nothing(r *http.Request) (any, error) {
+	return nil, refuse(rpcNotFound, "there is nothing at %s", r.URL.Path)
+}
+
 // nodeLog gives what a task's newest attempt has written.
 func (a *API) nodeLog(w http.ResponseWriter, r *http.Request) {
 	pod, namespace, err := a.podOf(r)
 	if err == nil && a.cfg.PodLogs == nil {
 		err = refuse(rpcUnimplemented, "this daemon gives no logs out")
 	}
-	if err != nil {
+	if err = auth.GateFrom(r.Context()).Settle(err); err != nil {
 		reply(w, nil, err)
 		return
 	}

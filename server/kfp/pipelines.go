@@ -10,21 +10,22 @@ import (
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/kfp"
+	"github.com/skiff-ml/skiff/server/query"
 	"github.com/skiff-ml/skiff/store"
 )
 
-// fewMost is how many objects are sorted of kinds that people make by hand.
-const fewMost = 20_000
+// few are the limits of kinds that people make by hand: all are sorted.
+func few() query.Limits { return query.Limits{Sorted: 20_000} }
 
 func pipelineListing() *listing {
-	display := text(func(o core.Object) string { return pipelineTitle(o.(*kfp.Pipeline)) })
-	id := text(uidField)
-	return &listing{kind: pipelinesKind, most: fewMost, fields: map[string]field{
+	display := query.Text(func(o core.Object) string { return pipelineTitle(o.(*kfp.Pipeline)) })
+	id := query.Text(uidField)
+	return &listing{Kind: pipelinesKind, Limits: few(), Fields: map[string]query.Field{
 		"pipeline_id": id, "id": id, "display_name": display,
-		"name":        text(func(o core.Object) string { return kfp.NameOf(o.Metadata()) }),
-		"created_at":  moment(createdAt),
-		"description": text(func(o core.Object) string { return o.(*kfp.Pipeline).Spec.Description }),
-		"namespace":   text(namespaceField),
+		"name":        query.Text(func(o core.Object) string { return kfp.NameOf(o.Metadata()) }),
+		"created_at":  query.Moment(createdAt),
+		"description": query.Text(func(o core.Object) string { return o.(*kfp.Pipeline).Spec.Description }),
+		"namespace":   query.Text(namespaceField),
 	}}
 }
 
@@ -50,15 +51,11 @@ type listPipelinesResponse struct {
 }
 
 func (a *API) listPipelines(r *http.Request) (any, error) {
-	namespace, err := namespaceOf(r.URL.Query().Get("namespace"))
+	namespace, err := namespaceFor(r, r.URL.Query().Get("namespace"))
 	if err != nil {
 		return nil, err
 	}
-	q, err := pipelineListing().parse(r.Context(), r.URL.Query(), namespace, "")
-	if err != nil {
-		return nil, err
-	}
-	page, err := q.run(r.Context(), a.cfg.Store)
+	page, err := a.list(r.Context(), pipelineListing(), r.URL.Query(), namespace, "")
 	if err != nil {
 		return nil, err
 	}
@@ -73,8 +70,18 @@ func (a *API) findPipeline(ctx context.Context, id string) (*kfp.Pipeline, error
 	return find[*kfp.Pipeline](ctx, a, pipelinesKind, "pipeline", id)
 }
 
+// askedPipeline is the pipeline that a request is about, once it may be. Requests
+// about its versions name them, or none.
+func (a *API) askedPipeline(r *http.Request, id string) (*kfp.Pipeline, error) {
+	p, err := a.findPipeline(r.Context(), id)
+	if err == nil {
+		err = may(r, p.Namespace, p.Name)
+	}
+	return p, err
+}
+
 func (a *API) getPipeline(r *http.Request) (any, error) {
-	p, err := a.findPipeline(r.Context(), r.PathValue("name"))
+	p, err := a.askedPipeline(r, r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}
@@ -96,11 +103,14 @@ func (a *API) pipelinePart(r *http.Request) (any, error) {
 }
 
 func (a *API) pipelineByName(r *http.Request) (any, error) {
+	name := r.PathValue("part")
 	namespace, err := namespaceOf(r.URL.Query().Get("namespace"))
+	if err == nil {
+		err = mayRead(r.Context(), "pipelines", namespace, kfp.ObjectName(name))
+	}
 	if err != nil {
 		return nil, err
 	}
-	name := r.PathValue("part")
 	p, err := store.GetAs[*kfp.Pipeline](r.Context(), a.cfg.Store, store.Key{Kind: pipelinesKind, Namespace: namespace, Name: kfp.ObjectName(name)})
 	if err != nil {
 		return nil, named(err, "pipeline", name)
@@ -108,12 +118,18 @@ func (a *API) pipelineByName(r *http.Request) (any, error) {
 	return pipelineMessage(p), nil
 }
 
-// newPipeline is the object of a pipeline that is to be made.
-func newPipeline(m *pipeline) (*kfp.Pipeline, error) {
-	namespace, err := namespaceOf(m.Namespace)
+// newPipeline is the object of a pipeline that is to be made, once the request may
+// make one.
+func newPipeline(r *http.Request, m *pipeline) (*kfp.Pipeline, error) {
+	namespace, err := namespaceFor(r, m.Namespace)
 	if err != nil {
 		return nil, err
 	}
+	return pipelineOf(namespace, m)
+}
+
+// pipelineOf is the object of a pipeline in a namespace.
+func pipelineOf(namespace string, m *pipeline) (*kfp.Pipeline, error) {
 	name := strings.TrimSpace(m.Name)
 	if name == "" {
 		name = strings.TrimSpace(m.DisplayName)
@@ -140,7 +156,7 @@ func (a *API) createPipeline(r *http.Request) (any, error) {
 	if _, err := body(r, &message); err != nil {
 		return nil, err
 	}
-	p, err := newPipeline(&message)
+	p, err := newPipeline(r, &message)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +175,7 @@ func (a *API) createPipelineAndVersion(r *http.Request) (any, error) {
 	if message.Pipeline == nil || message.PipelineVersion == nil {
 		return nil, badRequest("want a pipeline and a pipeline_version")
 	}
-	p, err := newPipeline(message.Pipeline)
+	p, err := newPipeline(r, message.Pipeline)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +204,7 @@ func (a *API) updatePipeline(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := a.findPipeline(r.Context(), r.PathValue("name"))
+	p, err := a.askedPipeline(r, r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +238,7 @@ func setIf[T any](given bool, target *T, value T) {
 // Runs that were made from them keep what they need.
 func (a *API) deletePipeline(r *http.Request) (any, error) {
 	ctx := r.Context()
-	p, err := a.findPipeline(ctx, r.PathValue("name"))
+	p, err := a.askedPipeline(r, r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/server/query"
 	"github.com/skiff-ml/skiff/store"
 )
 
@@ -31,26 +32,26 @@ type listRecurringRunsResponse struct {
 }
 
 func recurringListing() *listing {
-	of := func(f func(*skiff.RecurringRun) string) field {
-		return text(func(o core.Object) string { return f(o.(*skiff.RecurringRun)) })
+	of := func(f func(*skiff.RecurringRun) string) query.Field {
+		return query.Text(func(o core.Object) string { return f(o.(*skiff.RecurringRun)) })
 	}
-	id, display := text(nameField), of(func(r *skiff.RecurringRun) string { return r.Spec.DisplayName })
+	id, display := query.Text(nameField), of(func(r *skiff.RecurringRun) string { return r.Spec.DisplayName })
 	return &listing{
-		kind: recurringRunsKind, most: fewMost,
-		fields: map[string]field{
+		Kind: recurringRunsKind, ScopeField: "experiment_id", Limits: few(),
+		Fields: map[string]query.Field{
 			"recurring_run_id": id, "id": id, "display_name": display, "name": display,
-			"created_at":    moment(createdAt),
-			"updated_at":    moment(func(o core.Object) time.Time { return updatedAt(o.(*skiff.RecurringRun)) }),
+			"created_at":    query.Moment(createdAt),
+			"updated_at":    query.Moment(func(o core.Object) time.Time { return updatedAt(o.(*skiff.RecurringRun)) }),
 			"description":   of(func(r *skiff.RecurringRun) string { return r.Spec.Description }),
-			"namespace":     text(namespaceField),
+			"namespace":     query.Text(namespaceField),
 			"experiment_id": of(func(r *skiff.RecurringRun) string { return r.Spec.Experiment }),
-			"status":        enum(func(o core.Object) string { return recurringStatus(o.(*skiff.RecurringRun)) }),
+			"status":        query.Enum(func(o core.Object) string { return recurringStatus(o.(*skiff.RecurringRun)) }),
 		},
-		choose: func(q *query) span {
-			if q.scope != "" {
-				return span{index: byExperiment, prefix: q.scope, exact: true}
+		Spans: func(q *query.Query) []query.Span {
+			if experiment, i := q.Predicate(query.Equals, "experiment_id"); i >= 0 {
+				return []query.Span{{Name: "experiment", Index: byExperiment, Prefix: experiment, Exact: true, Covered: []int{i}, Narrow: true}}
 			}
-			return span{}
+			return []query.Span{{Name: "all"}}
 		},
 	}
 }
@@ -69,7 +70,7 @@ func recurringStatus(r *skiff.RecurringRun) string {
 	return "ENABLED"
 }
 
-func (a *API) recurringMessage(ctx context.Context, r *skiff.RecurringRun, specs specCache) (*recurringRun, error) {
+func (a *API) recurringMessage(ctx context.Context, r *skiff.RecurringRun) (*recurringRun, error) {
 	m := &recurringRun{
 		RecurringRunID: r.Name, DisplayName: r.Spec.DisplayName, Description: r.Spec.Description, ServiceAccount: r.Spec.ServiceAccount,
 		RuntimeConfig:  &runtimeConfig{Parameters: r.Spec.Parameters, PipelineRoot: r.Spec.PipelineRoot},
@@ -93,7 +94,7 @@ func (a *API) recurringMessage(ctx context.Context, r *skiff.RecurringRun, specs
 		return m, nil
 	}
 	var err error
-	m.PipelineSpec, err = a.spec(ctx, r.Namespace, r.Spec.Manifest, specs)
+	m.PipelineSpec, err = a.spec(ctx, r.Namespace, r.Spec.Manifest)
 	return m, err
 }
 
@@ -104,9 +105,8 @@ func (a *API) listRecurringRuns(r *http.Request) (any, error) {
 		return nil, err
 	}
 	answer := &listRecurringRunsResponse{TotalSize: page.total, NextPageToken: page.next}
-	specs := specCache{}
 	for _, obj := range page.items {
-		message, err := a.recurringMessage(ctx, obj.(*skiff.RecurringRun), specs)
+		message, err := a.recurringMessage(ctx, obj.(*skiff.RecurringRun))
 		if err != nil {
 			return nil, err
 		}
@@ -156,19 +156,20 @@ func (a *API) createRecurringRun(r *http.Request) (any, error) {
 		TypeMeta:   core.TypeMeta{APIVersion: skiff.APIVersion, Kind: skiff.RecurringRunKind},
 		ObjectMeta: core.ObjectMeta{Name: uuid.NewString()},
 	}
-	ops, err := a.applyRecurring(ctx, made, &message)
+	ops, err := a.applyRecurring(r, made, &message)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := a.cfg.Store.Commit(ctx, append(ops, store.Op{Verb: store.Create, Kind: recurringRunsKind, Object: made})...); err != nil {
 		return nil, named(err, "recurring run", made.Name)
 	}
-	return a.recurringMessage(ctx, made, specCache{})
+	return a.recurringMessage(ctx, made)
 }
 
 // applyRecurring writes a whole message into an object, checks everything, and
 // returns what else must be stored with it.
-func (a *API) applyRecurring(ctx context.Context, to *skiff.RecurringRun, m *recurringRun) ([]store.Op, error) {
+func (a *API) applyRecurring(r *http.Request, to *skiff.RecurringRun, m *recurringRun) ([]store.Op, error) {
+	ctx := r.Context()
 	schedule, err := scheduleOf(m.Trigger)
 	if err != nil {
 		return nil, err
@@ -177,7 +178,7 @@ func (a *API) applyRecurring(ctx context.Context, to *skiff.RecurringRun, m *rec
 	if err != nil {
 		return nil, err
 	}
-	s, err := a.submission(ctx, source{spec: m.PipelineSpec, reference: m.PipelineVersionReference, versionID: m.PipelineVersionID,
+	s, err := a.submission(r, source{spec: m.PipelineSpec, reference: m.PipelineVersionReference, versionID: m.PipelineVersionID,
 		experiment: m.ExperimentID, config: m.RuntimeConfig, newest: true})
 	if err != nil {
 		return nil, err
@@ -217,7 +218,11 @@ func (a *API) applyRecurring(ctx context.Context, to *skiff.RecurringRun, m *rec
 }
 
 func (a *API) findRecurring(r *http.Request, id string) (*skiff.RecurringRun, error) {
-	return find[*skiff.RecurringRun](r.Context(), a, recurringRunsKind, "recurring run", id)
+	found, err := find[*skiff.RecurringRun](r.Context(), a, recurringRunsKind, "recurring run", id)
+	if err == nil {
+		err = may(r, found.Namespace, found.Name)
+	}
+	return found, err
 }
 
 func (a *API) getRecurringRun(r *http.Request) (any, error) {
@@ -225,7 +230,7 @@ func (a *API) getRecurringRun(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.recurringMessage(r.Context(), found, specCache{})
+	return a.recurringMessage(r.Context(), found)
 }
 
 // updateRecurringRun changes the fields that the body has; the published API
@@ -244,7 +249,7 @@ func (a *API) updateRecurringRun(r *http.Request) (any, error) {
 	if (message.RecurringRunID != "" && message.RecurringRunID != found.Name) || (message.Namespace != "" && message.Namespace != found.Namespace) {
 		return nil, badRequest("the id and the namespace of a recurring run cannot be changed")
 	}
-	whole, err := a.recurringMessage(ctx, found, specCache{})
+	whole, err := a.recurringMessage(ctx, found)
 	if err != nil {
 		return nil, err
 	}
@@ -263,7 +268,7 @@ func (a *API) updateRecurringRun(r *http.Request) (any, error) {
 		whole.PipelineVersionID = message.PipelineVersionID
 	}
 	after := &skiff.RecurringRun{ObjectMeta: found.ObjectMeta}
-	ops, err := a.applyRecurring(ctx, after, whole)
+	ops, err := a.applyRecurring(r, after, whole)
 	if err != nil {
 		return nil, err
 	}
@@ -286,7 +291,7 @@ func (a *API) updateRecurringRun(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.recurringMessage(ctx, found, specCache{})
+	return a.recurringMessage(ctx, found)
 }
 
 // deleteRecurringRun leaves its runs as they are. propagation_policy is about
@@ -318,7 +323,7 @@ func (a *API) recurringRunAction(r *http.Request) (any, error) {
 		if err != nil {
 			return nil, named(err, "recurring run", found.Name)
 		}
-		return a.runMessage(r.Context(), made, specCache{})
+		return a.runMessage(r.Context(), made)
 	}
 	if verb == "enable" {
 		e, err := store.GetAs[*skiff.Experiment](r.Context(), a.cfg.Store,

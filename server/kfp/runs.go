@@ -7,12 +7,11 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
-	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/server/kube"
+	"github.com/skiff-ml/skiff/server/query"
 	"github.com/skiff-ml/skiff/store"
 )
 
@@ -24,14 +23,13 @@ type listRunsResponse struct {
 
 func (a *API) listRuns(r *http.Request) (any, error) {
 	ctx := r.Context()
-	page, err := a.inExperiment(r, a.runListing())
+	page, err := a.inExperiment(r, query.Runs())
 	if err != nil {
 		return nil, err
 	}
 	answer := &listRunsResponse{TotalSize: page.total, NextPageToken: page.next}
-	specs := specCache{}
 	for _, obj := range page.items {
-		message, err := a.runMessage(ctx, obj.(*skiff.Run), specs)
+		message, err := a.runMessage(ctx, obj.(*skiff.Run))
 		if err != nil {
 			return nil, err
 		}
@@ -40,13 +38,13 @@ func (a *API) listRuns(r *http.Request) (any, error) {
 	return answer, nil
 }
 
-// specCache keeps the manifests that the runs of one page share.
-type specCache map[string]json.RawMessage
-
 // spec is the pipeline of a manifest; nothing where the manifest is gone.
-func (a *API) spec(ctx context.Context, namespace, name string, known specCache) (json.RawMessage, error) {
+func (a *API) spec(ctx context.Context, namespace, name string) (json.RawMessage, error) {
+	if name == "" {
+		return nil, nil
+	}
 	key := namespace + "/" + name
-	if spec, found := known[key]; found {
+	if spec, found := a.specs.get(key); found {
 		return spec, nil
 	}
 	m, err := store.GetAs[*skiff.PipelineManifest](ctx, a.cfg.Store, store.Key{Kind: manifestsKind, Namespace: namespace, Name: name})
@@ -56,16 +54,17 @@ func (a *API) spec(ctx context.Context, namespace, name string, known specCache)
 	if err != nil {
 		return nil, fmt.Errorf("read the pipeline's manifest: %w", err)
 	}
-	known[key] = specMessage(m.PipelineSpec, m.PlatformSpec)
-	return known[key], nil
+	spec := specMessage(m.PipelineSpec, m.PlatformSpec)
+	a.specs.put(key, spec)
+	return spec, nil
 }
 
 // runMessage is a run without its tasks.
-func (a *API) runMessage(ctx context.Context, r *skiff.Run, specs specCache) (*run, error) {
+func (a *API) runMessage(ctx context.Context, r *skiff.Run) (*run, error) {
 	m := &run{
-		ExperimentID: skiff.ExperimentOf(r), RunID: r.Name, DisplayName: r.Spec.DisplayName, StorageState: storageState(r.Spec.Archived),
+		ExperimentID: skiff.ExperimentOf(r), RunID: r.Name, DisplayName: r.Spec.DisplayName, StorageState: query.StorageState(r.Spec.Archived),
 		Description: r.Spec.Description, ServiceAccount: r.Spec.ServiceAccount, CreatedAt: stamp(r.CreationTimestamp),
-		ScheduledAt: stamp(r.Spec.ScheduledAt), FinishedAt: stamp(r.Status.FinishedAt), State: stateOf(r.Status.State),
+		ScheduledAt: stamp(r.Spec.ScheduledAt), FinishedAt: stamp(r.Status.FinishedAt), State: query.StateOf(r.Status.State),
 		RecurringRunID: r.Spec.RecurringRun,
 		RuntimeConfig:  &runtimeConfig{Parameters: r.Spec.Parameters, PipelineRoot: r.Spec.PipelineRoot},
 	}
@@ -76,7 +75,7 @@ func (a *API) runMessage(ctx context.Context, r *skiff.Run, specs specCache) (*r
 		m.Error = failure(r.Status.Message)
 	}
 	for _, change := range r.Status.History {
-		one := runtimeStatus{UpdateTime: stamp(change.At), State: stateOf(change.State)}
+		one := runtimeStatus{UpdateTime: stamp(change.At), State: query.StateOf(change.State)}
 		if change.State == skiff.StateFailed {
 			one.Error = failure(change.Message)
 		}
@@ -87,16 +86,8 @@ func (a *API) runMessage(ctx context.Context, r *skiff.Run, specs specCache) (*r
 		return m, nil
 	}
 	var err error
-	m.PipelineSpec, err = a.spec(ctx, r.Namespace, r.Spec.Manifest, specs)
+	m.PipelineSpec, err = a.spec(ctx, r.Namespace, r.Spec.Manifest)
 	return m, err
-}
-
-// stateOf is a RuntimeState; the words are the same.
-func stateOf(s skiff.State) string {
-	if s == "" {
-		return string(skiff.StatePending)
-	}
-	return string(s)
 }
 
 // failure is the error of a run or a task that failed.
@@ -118,7 +109,7 @@ func (a *API) createRun(r *http.Request) (any, error) {
 	}
 	source := source{spec: message.PipelineSpec, reference: message.PipelineVersionReference, versionID: message.PipelineVersionID,
 		experiment: message.ExperimentID, config: message.RuntimeConfig}
-	s, err := a.submission(ctx, source)
+	s, err := a.submission(r, source)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +124,7 @@ func (a *API) createRun(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.runMessage(ctx, made, specCache{})
+	return a.runMessage(ctx, made)
 }
 
 // source is what a run or a recurring run is made from.
@@ -148,7 +139,10 @@ type source struct {
 }
 
 // submission turns what a request says into what the engine takes.
-func (a *API) submission(ctx context.Context, from source) (*Submission, error) {
+//
+// It asks whether a run may be made in the namespace that this comes to.
+func (a *API) submission(r *http.Request, from source) (*Submission, error) {
+	ctx := r.Context()
 	s := &Submission{Namespace: defaultNamespace, Experiment: from.experiment, Filename: "pipeline_spec", Package: from.spec}
 	if from.experiment != "" {
 		e, err := a.findExperiment(ctx, from.experiment)
@@ -167,7 +161,7 @@ func (a *API) submission(ctx context.Context, from source) (*Submission, error) 
 	case len(from.spec) > 0 && from.reference != nil:
 		return nil, badRequest("want either a pipeline_spec or a pipeline_version_reference, not both")
 	case len(from.spec) > 0:
-		return s, nil
+		return s, may(r, s.Namespace, "")
 	case from.reference == nil:
 		return nil, badRequest("want a pipeline_spec or a pipeline_version_reference")
 	}
@@ -177,6 +171,9 @@ func (a *API) submission(ctx context.Context, from source) (*Submission, error) 
 	}
 	if from.experiment == "" {
 		s.Namespace = v.Namespace
+	}
+	if err := errors.Join(may(r, s.Namespace, ""), mayRead(ctx, "pipelineversions", v.Namespace, v.Name)); err != nil {
+		return nil, err
 	}
 	s.Filename = kfp.NameOf(&v.ObjectMeta)
 	s.PipelineVersion = &skiff.PipelineVersionReference{PipelineID: p.UID, VersionID: v.UID}
@@ -193,7 +190,16 @@ func (a *API) submission(ctx context.Context, from source) (*Submission, error) 
 	return s, nil
 }
 
+// findRun is the run that a request is about, once it may be.
 func (a *API) findRun(r *http.Request, id string) (*skiff.Run, error) {
+	found, err := a.lookUpRun(r, id)
+	if err == nil {
+		err = may(r, found.Namespace, found.Name)
+	}
+	return found, err
+}
+
+func (a *API) lookUpRun(r *http.Request, id string) (*skiff.Run, error) {
 	found, err := find[*skiff.Run](r.Context(), a, runsKind, "run", id)
 	if err != nil {
 		return nil, err
@@ -209,7 +215,7 @@ func (a *API) getRun(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	message, err := a.runMessage(r.Context(), found, specCache{})
+	message, err := a.runMessage(r.Context(), found)
 	if err != nil {
 		return nil, err
 	}
@@ -254,7 +260,10 @@ func (a *API) runAction(r *http.Request) (any, error) {
 	case "terminate":
 		err = a.terminate(ctx, found)
 	case "retry":
-		err = named(a.cfg.Engine.Retry(ctx, found.Namespace, found.Name), "run", found.Name)
+		if err = a.cfg.Engine.Retry(ctx, found.Namespace, found.Name); errors.Is(err, store.ErrConflict) {
+			return nil, refuse(rpcAborted, "run %s is %s; only a run that has failed or was cancelled can be retried", found.Name, query.StateOf(found.Status.State))
+		}
+		err = named(err, "run", found.Name)
 	}
 	return empty(), err
 }
@@ -284,107 +293,4 @@ func (a *API) terminate(ctx context.Context, found *skiff.Run) error {
 		return nil
 	})
 	return err
-}
-
-// runListing is what runs can be listed by.
-func (a *API) runListing() *listing {
-	of := func(f func(*skiff.Run) string) func(core.Object) string {
-		return func(o core.Object) string { return f(o.(*skiff.Run)) }
-	}
-	id, display := text(nameField), text(of(func(r *skiff.Run) string { return r.Spec.DisplayName }))
-	state := enum(of(func(r *skiff.Run) string { return stateOf(r.Status.State) }))
-	none := text(func(core.Object) string { return "" })
-	return &listing{kind: runsKind, choose: chooseRuns, extra: a.metricField, fields: map[string]field{
-		"run_id": id, "id": id, "display_name": display, "name": display,
-		"created_at":       moment(createdAt),
-		"finished_at":      moment(func(o core.Object) time.Time { return o.(*skiff.Run).Status.FinishedAt }),
-		"scheduled_at":     moment(func(o core.Object) time.Time { return o.(*skiff.Run).Spec.ScheduledAt }),
-		"description":      text(of(func(r *skiff.Run) string { return r.Spec.Description })),
-		"storage_state":    enum(of(func(r *skiff.Run) string { return storageState(r.Spec.Archived) })),
-		"status":           state,
-		"state":            state,
-		"namespace":        text(namespaceField),
-		"experiment_id":    text(of(skiff.ExperimentOf)),
-		"recurring_run_id": text(of(func(r *skiff.Run) string { return r.Spec.RecurringRun })),
-		// These name documents, which have no order and no text to look into.
-		"state_history": none, "runtime_details": none,
-	}}
-}
-
-// chooseRuns picks the narrowest index that a list of runs can go by.
-func chooseRuns(q *query) span {
-	created := func(index, prefix string, covered ...int) span {
-		return span{index: index, prefix: prefix, covered: covered, order: "created_at", desc: true}
-	}
-	equals := func(keys ...string) (string, int) {
-		for i, p := range q.filter {
-			for _, key := range keys {
-				if p.op == opEquals && p.key == key {
-					return p.values[0].(string), i
-				}
-			}
-		}
-		return "", -1
-	}
-	if id, i := equals("run_id", "id"); i >= 0 {
-		return span{index: byID, prefix: id, exact: true, covered: []int{i}}
-	}
-	if id, i := equals("recurring_run_id"); i >= 0 && id != "" {
-		return created(byRecurring, id+separator, i)
-	}
-	if name, i := equals("display_name", "name"); i >= 0 && len(name) < maxNameValue {
-		return span{index: byName, prefix: name, exact: true, covered: []int{i}}
-	}
-	storage, at := q.storage()
-	experiment, i := equals("experiment_id")
-	if q.scope != "" {
-		// Another experiment in the filter than in the request: nothing meets both.
-		if i >= 0 && experiment != q.scope {
-			i = -1
-		}
-		experiment = q.scope
-	}
-	if experiment != "" {
-		part := created(byExperiment, experiment+separator+storage+separator)
-		for _, place := range []int{i, at} {
-			if place >= 0 {
-				part.covered = append(part.covered, place)
-			}
-		}
-		return part
-	}
-	if state, i := equals("state", "status"); i >= 0 && q.token.SortBy != "display_name" && q.token.SortBy != "name" {
-		return created(byState, state+separator, i)
-	}
-	if canonical(q.token.SortBy) == "display_name" {
-		return span{index: byName, order: "display_name"}
-	}
-	if storage != storageAll {
-		return created(byStorage, storage+separator, at)
-	}
-	return created(byCreation, "")
-}
-
-// maxNameValue is as far as the index by name holds a name.
-const maxNameValue = 256
-
-// storage is the storage state that the filter asks for, and which predicate
-// says so; "all" where none does.
-func (q *query) storage() (string, int) {
-	words := map[string]string{available: storageAvailable, archived: storageArchived}
-	for i, p := range q.filter {
-		if p.key != "storage_state" || len(p.values) == 0 {
-			continue
-		}
-		word, known := words[p.values[0].(string)]
-		switch {
-		case known && p.op == opEquals:
-			return word, i
-		case known && p.op == opNotEquals && word == storageArchived:
-			return storageAvailable, i
-		case known && p.op == opNotEquals:
-			return storageArchived, i
-		}
-	}
-	return storageAll, -1
 }

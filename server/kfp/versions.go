@@ -18,22 +18,23 @@ import (
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/problem"
+	"github.com/skiff-ml/skiff/server/query"
 	"github.com/skiff-ml/skiff/store"
 )
 
 func versionListing() *listing {
-	id := text(uidField)
+	id := query.Text(uidField)
 	return &listing{
-		kind: versionsKind,
-		fields: map[string]field{
+		Kind: versionsKind,
+		Fields: map[string]query.Field{
 			"pipeline_version_id": id, "id": id,
-			"display_name": text(func(o core.Object) string { return versionTitle(o.(*kfp.PipelineVersion)) }),
-			"name":         text(func(o core.Object) string { return kfp.NameOf(o.Metadata()) }),
-			"created_at":   moment(createdAt),
-			"description":  text(func(o core.Object) string { return o.(*kfp.PipelineVersion).Spec.Description }),
+			"display_name": query.Text(func(o core.Object) string { return versionTitle(o.(*kfp.PipelineVersion)) }),
+			"name":         query.Text(func(o core.Object) string { return kfp.NameOf(o.Metadata()) }),
+			"created_at":   query.Moment(createdAt),
+			"description":  query.Text(func(o core.Object) string { return o.(*kfp.PipelineVersion).Spec.Description }),
 		},
-		choose: func(q *query) span {
-			return span{index: byPipeline, prefix: q.scope + separator, order: "created_at", desc: true}
+		Spans: func(q *query.Query) []query.Span {
+			return []query.Span{{Name: "pipeline", Index: byPipeline, Prefix: q.Scope + separator, Narrow: true, Order: "created_at", Desc: true}}
 		},
 	}
 }
@@ -80,16 +81,21 @@ type listVersionsResponse struct {
 	TotalSize        int                `json:"total_size,omitempty"`
 }
 
+// pipelineOf is the pipeline of which a request lists or makes versions, once it may.
+func (a *API) pipelineOf(r *http.Request, id string) (*kfp.Pipeline, error) {
+	p, err := a.findPipeline(r.Context(), id)
+	if err == nil {
+		err = may(r, p.Namespace, "")
+	}
+	return p, err
+}
+
 func (a *API) listVersions(r *http.Request) (any, error) {
-	p, err := a.findPipeline(r.Context(), r.PathValue("name"))
+	p, err := a.pipelineOf(r, r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}
-	q, err := versionListing().parse(r.Context(), r.URL.Query(), p.Namespace, p.Name)
-	if err != nil {
-		return nil, err
-	}
-	page, err := q.run(r.Context(), a.cfg.Store)
+	page, err := a.list(r.Context(), versionListing(), r.URL.Query(), p.Namespace, p.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +144,11 @@ func (a *API) findVersion(ctx context.Context, pipelineID, versionID string) (*k
 }
 
 func (a *API) pathVersion(r *http.Request) (*kfp.Pipeline, *kfp.PipelineVersion, error) {
-	return a.findVersion(r.Context(), r.PathValue("name"), r.PathValue("version"))
+	p, v, err := a.findVersion(r.Context(), r.PathValue("name"), r.PathValue("version"))
+	if err == nil {
+		err = may(r, v.Namespace, v.Name)
+	}
+	return p, v, err
 }
 
 func (a *API) getVersion(r *http.Request) (any, error) {
@@ -154,7 +164,7 @@ func (a *API) createVersion(r *http.Request) (any, error) {
 	if _, err := body(r, &message); err != nil {
 		return nil, err
 	}
-	p, err := a.findPipeline(r.Context(), r.PathValue("name"))
+	p, err := a.pipelineOf(r, r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}
@@ -355,26 +365,30 @@ func tagsOf(text string) (map[string]string, error) {
 
 // uploadPipeline makes a pipeline with its first version, which has its name.
 func (a *API) uploadPipeline(r *http.Request) (any, error) {
+	values := r.URL.Query()
+	// Asked before the file is read.
+	if _, err := namespaceFor(r, values.Get("namespace")); err != nil {
+		return nil, err
+	}
 	file, err := readUpload(r)
 	if err != nil {
 		return nil, err
 	}
-	query := r.URL.Query()
-	tags, err := tagsOf(query.Get("tags"))
+	tags, err := tagsOf(values.Get("tags"))
 	if err != nil {
 		return nil, err
 	}
-	message := &pipeline{Name: query.Get("name"), DisplayName: query.Get("display_name"), Description: query.Get("description"),
-		Namespace: query.Get("namespace"), Tags: tags}
+	message := &pipeline{Name: values.Get("name"), DisplayName: values.Get("display_name"), Description: values.Get("description"),
+		Namespace: values.Get("namespace"), Tags: tags}
 	if message.Name == "" && message.DisplayName == "" {
 		message.Name = file.name
 	}
-	p, err := newPipeline(message)
+	p, err := newPipeline(r, message)
 	if err != nil {
 		return nil, err
 	}
 	v, err := a.newVersion(r.Context(), p, &pipelineVersion{Name: kfp.NameOf(&p.ObjectMeta), DisplayName: message.DisplayName,
-		Description: message.Description, CodeSourceURL: query.Get("code_source_url"), Tags: tags}, file)
+		Description: message.Description, CodeSourceURL: values.Get("code_source_url"), Tags: tags}, file)
 	if err != nil {
 		return nil, err
 	}
@@ -385,24 +399,24 @@ func (a *API) uploadPipeline(r *http.Request) (any, error) {
 }
 
 func (a *API) uploadVersion(r *http.Request) (any, error) {
+	values := r.URL.Query()
+	if values.Get("pipelineid") == "" {
+		return nil, problem.List{{Field: "pipelineid", Err: errors.New("is empty"), Hint: "say which pipeline the version is of"}}
+	}
+	p, err := a.pipelineOf(r, values.Get("pipelineid"))
+	if err != nil {
+		return nil, err
+	}
 	file, err := readUpload(r)
 	if err != nil {
 		return nil, err
 	}
-	query := r.URL.Query()
-	tags, err := tagsOf(query.Get("tags"))
+	tags, err := tagsOf(values.Get("tags"))
 	if err != nil {
 		return nil, err
 	}
-	if query.Get("pipelineid") == "" {
-		return nil, problem.List{{Field: "pipelineid", Err: errors.New("is empty"), Hint: "say which pipeline the version is of"}}
-	}
-	p, err := a.findPipeline(r.Context(), query.Get("pipelineid"))
-	if err != nil {
-		return nil, err
-	}
-	message := &pipelineVersion{Name: query.Get("name"), DisplayName: query.Get("display_name"), Description: query.Get("description"),
-		CodeSourceURL: query.Get("code_source_url"), Tags: tags}
+	message := &pipelineVersion{Name: values.Get("name"), DisplayName: values.Get("display_name"), Description: values.Get("description"),
+		CodeSourceURL: values.Get("code_source_url"), Tags: tags}
 	if message.Name == "" && message.DisplayName == "" {
 		message.Name = file.name
 	}

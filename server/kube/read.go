@@ -154,8 +154,8 @@ func (r *Resource) encode(obj core.Object) (json.RawMessage, error) {
 	return append(append(head[:len(head)-1], ','), body[1:]...), nil
 }
 
-// query is what a list or watch selects.
-type query struct {
+// listQuery is what a list or watch selects.
+type listQuery struct {
 	labels Selector
 	fields []fieldRequirement
 	opts   store.ListOptions
@@ -163,7 +163,7 @@ type query struct {
 	resource *Resource
 }
 
-func (a *API) query(req *http.Request, r *Resource) (*query, error) {
+func (a *API) query(req *http.Request, r *Resource) (*listQuery, error) {
 	values := req.URL.Query()
 	labels, err := ParseSelector(values.Get("labelSelector"))
 	if err != nil {
@@ -173,7 +173,7 @@ func (a *API) query(req *http.Request, r *Resource) (*query, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &query{labels: labels, fields: fields, resource: r, opts: store.ListOptions{
+	q := &listQuery{labels: labels, fields: fields, resource: r, opts: store.ListOptions{
 		Kind: r.StoreKind, Namespace: req.PathValue("namespace"), Index: r.Order, Continue: values.Get("continue"),
 	}}
 	if text := values.Get("limit"); text != "" {
@@ -203,7 +203,7 @@ func (a *API) query(req *http.Request, r *Resource) (*query, error) {
 	return q, nil
 }
 
-func (q *query) matches(obj core.Object) bool {
+func (q *listQuery) matches(obj core.Object) bool {
 	meta := obj.Metadata()
 	for _, f := range q.fields {
 		var value string
@@ -245,9 +245,14 @@ func (a *API) list(w http.ResponseWriter, req *http.Request, r *Resource) {
 		a.watch(w, req, q)
 		return
 	}
-	page, err := a.store.List(req.Context(), q.opts)
+	var page store.Page
+	if isPicked(req) {
+		page, err = a.picked(req, r, q)
+	} else if page, err = a.store.List(req.Context(), q.opts); err != nil {
+		err = fmt.Errorf("list %s: %w", r.QualifiedName(), err)
+	}
 	if err != nil {
-		WriteError(w, fmt.Errorf("list %s: %w", r.QualifiedName(), err))
+		WriteError(w, err)
 		return
 	}
 	meta := ListMeta{ResourceVersion: strconv.FormatUint(page.Revision, 10), Continue: page.Continue}

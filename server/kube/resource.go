@@ -8,6 +8,7 @@ import (
 
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/api/skiff"
+	"github.com/skiff-ml/skiff/server/query"
 	"github.com/skiff-ml/skiff/server/view"
 	"github.com/skiff-ml/skiff/store"
 )
@@ -32,6 +33,9 @@ type Resource struct {
 	// metadata.namespace.
 	Fields  map[string]Field
 	Columns []Column
+	// Picked is what lists can be sorted and filtered by beyond their indexes;
+	// nil means by nothing.
+	Picked func() *query.Listing
 	// Create fills a new object's defaults in and checks it; nil means that
 	// clients may not make objects of the kind.
 	Create func(core.Object) error
@@ -149,7 +153,7 @@ func runs() Resource {
 			ageColumn(),
 			{Name: "Message", Type: "string", Wide: true, Value: run(func(r *skiff.Run) any { return r.Status.Message })},
 		},
-		Patch: patchRun, Removable: runRemovable,
+		Picked: query.Runs, Patch: patchRun, Removable: runRemovable,
 		Dependents: []Dependent{
 			{StoreKind: "tasks.skiff.dev", Index: "run", Value: func(run store.Key) string { return run.Name }},
 			{StoreKind: "pods", Index: "run", Value: func(run store.Key) string { return run.Namespace + "/" + run.Name }},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 
 	"github.com/skiff-ml/skiff/api/problem"
 	"github.com/skiff-ml/skiff/store"
@@ -144,7 +145,14 @@ func WriteJSON(w http.ResponseWriter, code int, value any) {
 		code = http.StatusInternalServerError
 		body, _ = json.Marshal(StatusOf(fmt.Errorf("encode the answer: %w", err)))
 	}
+	WriteBody(w, code, body)
+}
+
+// WriteBody answers with JSON that is encoded already.
+func WriteBody(w http.ResponseWriter, code int, body []byte) {
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
 	w.WriteHeader(code)
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(body)
+	_, _ = w.Write([]byte{'\n'})
 }

@@ -28,7 +28,7 @@ const errorEvent store.EventType = "ERROR"
 
 // watch streams changes. Without a resourceVersion, or from "0", it begins with
 // the objects there are.
-func (a *API) watch(w http.ResponseWriter, req *http.Request, q *query) {
+func (a *API) watch(w http.ResponseWriter, req *http.Request, q *listQuery) {
 	ctx := req.Context()
 	values := req.URL.Query()
 	if text := values.Get("timeoutSeconds"); text != "" {
@@ -85,7 +85,7 @@ func watchFrom(text string) (uint64, error) {
 
 // listAll reads every page; the revision is the first page's, so that a watch
 // from it repeats changes made meanwhile and misses none.
-func (a *API) listAll(ctx context.Context, q *query) ([]core.Object, uint64, error) {
+func (a *API) listAll(ctx context.Context, q *listQuery) ([]core.Object, uint64, error) {
 	opts := q.opts
 	opts.Limit, opts.Continue = 0, ""
 	var all []core.Object
@@ -109,7 +109,7 @@ func (a *API) listAll(ctx context.Context, q *query) ([]core.Object, uint64, err
 // watchStream writes one watch.
 type watchStream struct {
 	api     *API
-	q       *query
+	q       *listQuery
 	w       http.ResponseWriter
 	control *http.ResponseController
 	// seen holds the objects that the client knows of, where a selector can

@@ -65,7 +65,7 @@ func Compare(runs []*Run, directions map[string]Direction) *Comparison {
 			parameters.set(name, i, value)
 		}
 		metrics.setMetrics(i, run.Metrics)
-		classes.setMetrics(i, classification(run))
+		classes.setMetrics(i, run.classification())
 	}
 	for _, row := range parameters.rows() {
 		if same(row.Values) {
@@ -99,7 +99,7 @@ func (g *grid) set(name string, at int, value json.RawMessage) {
 }
 
 func (g *grid) setMetrics(at int, metrics []Metric) {
-	for i, name := range qualified(metrics) {
+	for i, name := range skiff.QualifiedNames(metrics) {
 		g.set(name, at, metrics[i].Value)
 		g.plain[name] = metrics[i].Name
 	}

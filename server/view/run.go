@@ -90,13 +90,8 @@ type Task struct {
 	Iterations      int                        `json:"iterations,omitempty"`
 }
 
-// Metric is one number that a task reported through a metrics artifact.
-type Metric struct {
-	Task     string          `json:"task"`
-	Artifact string          `json:"artifact"`
-	Name     string          `json:"name"`
-	Value    json.RawMessage `json:"value"`
-}
+// Metric is one number that a task reported.
+type Metric = skiff.Metric
 
 // Artifact is one committed output, or an imported one.
 type Artifact struct {
@@ -171,7 +166,7 @@ func BuildRun(ctx context.Context, s store.Interface, run *skiff.Run) (*Run, err
 			delete(taken, a.Name)
 		}
 		doc.Artifacts = append(doc.Artifacts, artifact)
-		doc.Metrics = append(doc.Metrics, metricsOf(artifact)...)
+		doc.Metrics = append(doc.Metrics, skiff.ScalarMetrics(artifact.Task, artifact.Name, &a.Spec)...)
 	}
 	if err := each(ctx, s, artifactsKind, run, add); err != nil {
 		return nil, fmt.Errorf("read artifacts of run %s: %w", run.Name, err)
@@ -265,25 +260,6 @@ func artifactOf(a *skiff.Artifact, paths map[string]string) Artifact {
 		Size: a.Status.Size, Digest: a.Status.Digest, Imported: a.Spec.Imported, Missing: a.Status.Missing,
 		Metadata: a.Spec.Metadata, Gone: a.Gone(),
 	}
-}
-
-// metricsOf are the numbers of an artifact of one of the metrics types.
-func metricsOf(a Artifact) []Metric {
-	if a.Imported || !strings.HasPrefix(a.Type, "system.") || !strings.HasSuffix(a.Type, "Metrics") {
-		return nil
-	}
-	var all []Metric
-	for _, name := range slices.Sorted(maps.Keys(a.Metadata)) {
-		var number json.Number
-		value := a.Metadata[name]
-		// The display name is metadata of the artifact, and a number in quotes
-		// decodes as one: what is not a bare number is no metric.
-		if len(value) == 0 || value[0] == '"' || json.Unmarshal(value, &number) != nil || number == "" {
-			continue
-		}
-		all = append(all, Metric{Task: a.Task, Artifact: a.Name, Name: name, Value: value})
-	}
-	return all
 }
 
 func timeOrNil(t time.Time) *time.Time {

@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/skiff-ml/skiff/api/skiff"
@@ -39,6 +41,7 @@ type daemon struct {
 	log    string
 	ended  chan struct{} // closed after Wait
 	client *http.Client
+	addr   string // on TCP
 	// ready is the time from the start of the process to its first answer of
 	// 200 on /readyz.
 	ready time.Duration
@@ -54,7 +57,7 @@ func (b *bench) startDaemon(ctx context.Context, state string, flags ...string) 
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{state: state, log: state + ".log", ended: make(chan struct{})}
+	d := &daemon{state: state, addr: addr, log: state + ".log", ended: make(chan struct{})}
 	log, err := os.OpenFile(d.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the daemon's log: %w", err)
@@ -144,6 +147,29 @@ func (d *daemon) kill() {
 	d.client.CloseIdleConnections()
 	_ = d.cmd.Process.Kill()
 	<-d.ended
+}
+
+// cpu is the time that the daemon's threads have spent on the processors.
+func (d *daemon) cpu() (time.Duration, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.cmd.Process.Pid))
+	if err != nil {
+		return 0, fmt.Errorf("read the daemon's CPU time: %w", err)
+	}
+	// The name, in brackets, may hold blanks; utime and stime are the 12th and
+	// 13th field behind it, in hundredths of a second.
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("read the daemon's CPU time: %q", data)
+	}
+	ticks := 0
+	for _, text := range fields[11:13] {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return 0, fmt.Errorf("read the daemon's CPU time: %w", err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }
 
 // request sends a body, or nothing, and returns the answer where it is a success.

@@ -41,6 +41,7 @@ func areas() []area {
 		{"daemon", daemonAbout, runDaemon},
 		{"schedules", schedulesAbout, runSchedules},
 		{"portable", portableAbout, runPortable},
+		{"kfp", kfpAbout, runKFP},
 	}
 }
 

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -146,14 +145,4 @@ func comparedRow(values view.ComparedValues, best []int) []string {
 		row = append(row, cell)
 	}
 	return row
-}
-
-// fieldText is a run's value of a field, for a table.
-func fieldText(field view.Field, run *view.Run) string {
-	var value json.RawMessage
-	value, ok := field.Of(run)
-	if !ok {
-		return "-"
-	}
-	return short(value)
 }

@@ -81,7 +81,7 @@ func (a *app) getKindCommand(plural, short string) *cobra.Command {
 		opts.selection.register(cmd)
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if _, _, err := opts.selection.parse(); err != nil {
+		if _, err := opts.selection.parse(); err != nil {
 			return err
 		}
 		c, done, err := a.reader(cmd.Context())

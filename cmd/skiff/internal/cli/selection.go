@@ -2,18 +2,20 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/cmd/skiff/internal/client"
+	"github.com/skiff-ml/skiff/server/query"
 	"github.com/skiff-ml/skiff/server/view"
 )
 
-// selectionPage is how many runs are asked for at a time while all of them are
-// gone through; each is read by itself and dropped when it does not fit.
-const selectionPage = 200
+// selectionPage is how many runs are asked for at a time where all are wanted.
+const selectionPage = 500
 
 // selectionOptions pick and order runs by what they hold.
 type selectionOptions struct {
@@ -28,97 +30,86 @@ func (o *selectionOptions) register(cmd *cobra.Command) {
 
 func (o *selectionOptions) given() bool { return o.sort != "" || len(o.filters) > 0 }
 
-// parse reads the flags.
-func (o *selectionOptions) parse() (*view.Order, []view.Filter, error) {
-	var order *view.Order
+// parse checks the flags and returns the fields that they name.
+func (o *selectionOptions) parse() (fields []string, err error) {
 	if o.sort != "" {
-		parsed, err := view.ParseOrder(o.sort)
+		field, _, err := query.ParseOrder(o.sort)
 		if err != nil {
-			return nil, nil, refuse(err)
+			return nil, refuse(err)
 		}
-		order = &parsed
+		fields = append(fields, field)
 	}
-	var filters []view.Filter
 	for _, text := range o.filters {
-		filter, err := view.ParseFilter(text)
+		condition, err := query.ParseCondition(text)
 		if err != nil {
-			return nil, nil, refuse(err)
+			return nil, refuse(err)
 		}
-		filters = append(filters, filter)
+		if !slices.Contains(fields, condition.Key) {
+			fields = append(fields, condition.Key)
+		}
 	}
-	return order, filters, nil
+	return fields, nil
 }
 
-// selectRuns shows the runs that the filters and the order pick. However many
-// there are, no more than twice the limit are held.
+// selectRuns shows the runs that the filters and the order pick: the daemon
+// picks them. A page of its may be short, or empty, and not be the last.
 func (a *app) selectRuns(ctx context.Context, c *client.Client, list client.ListOptions, opts *getOptions) error {
-	order, filters, err := opts.selection.parse()
+	fields, err := opts.selection.parse()
 	if err != nil {
 		return err
 	}
-	picked := view.NewSelection(order, opts.limit)
-	list.Limit = selectionPage
+	list.Sort, list.Filters = opts.selection.sort, opts.selection.filters
+	if list.Limit == 0 {
+		list.Limit = selectionPage
+	}
+	items := []json.RawMessage{}
 	for {
 		page, err := c.List(ctx, mustKind("runs"), list)
 		if err != nil {
 			return err
 		}
-		for i := range page.Items {
-			documents, err := runDocuments(ctx, c, page.Items[i:i+1])
-			if err != nil {
-				return err
-			}
-			for _, run := range documents {
-				if !slices.ContainsFunc(filters, func(f view.Filter) bool { return !f.Match(run) }) {
-					picked.Add(run)
-				}
-			}
-		}
-		if list.Continue = page.Metadata.Continue; list.Continue == "" || picked.Full() {
+		items = append(items, page.Items...)
+		if !a.more(&list, page.Metadata.Continue, len(items), opts.limit, "runs") {
 			break
 		}
 	}
-	runs := picked.Runs()
-	if picked.Dropped > 0 || list.Continue != "" {
-		a.notef("there are more runs; --limit 0 shows all")
-	}
 	if !opts.out.people() {
-		return a.printDocument(*opts.out, map[string]any{"items": runs})
+		documents, err := runDocuments(ctx, c, items)
+		if err != nil {
+			return err
+		}
+		return a.printDocument(*opts.out, map[string]any{"items": documents})
 	}
-	if len(runs) == 0 {
+	if len(items) == 0 {
 		a.notef("no runs")
 		return nil
 	}
-	return a.printSelected(runs, order, filters, opts.all)
+	return a.printSelected(items, fields, opts.all)
 }
 
 // printSelected shows runs with the values that they were picked by.
-func (a *app) printSelected(runs []*view.Run, order *view.Order, filters []view.Filter, namespaces bool) error {
-	var fields []view.Field
-	if order != nil {
-		fields = append(fields, order.Field)
-	}
-	for _, f := range filters {
-		if !slices.Contains(fields, f.Field) {
-			fields = append(fields, f.Field)
-		}
-	}
+func (a *app) printSelected(items []json.RawMessage, fields []string, namespaces bool) error {
 	headings := []string{"RUN", "PIPELINE", "STATE", "AGE"}
 	if namespaces {
 		headings = append([]string{"NAMESPACE"}, headings...)
 	}
-	for _, f := range fields {
-		headings = append(headings, f.String())
-	}
 	// The fields' names are the users' own, so they stay as they are.
-	rows := [][]string{headings}
-	for _, run := range runs {
-		row := []string{run.RunID, run.Pipeline, string(run.State), view.Duration(time.Since(run.Created))}
+	rows := [][]string{append(headings, fields...)}
+	for _, item := range items {
+		run := &skiff.Run{}
+		if err := decode(item, run); err != nil {
+			return err
+		}
+		row := []string{run.Name, run.Spec.PipelineName, query.StateOf(run.Status.State), view.Duration(time.Since(run.CreationTimestamp))}
 		if namespaces {
 			row = append([]string{run.Namespace}, row...)
 		}
-		for _, f := range fields {
-			row = append(row, fieldText(f, run))
+		for _, field := range fields {
+			cell := "-"
+			if value := query.ValueOf(run, field); value != nil {
+				cell = short(value)
+			}
+			row = append(row, cell)
 		}
 		rows = append(rows, row)
 	}

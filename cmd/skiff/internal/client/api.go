@@ -64,17 +64,23 @@ type ListOptions struct {
 	Labels, Fields string
 	Limit          int
 	Continue       string
+	// Sort and Filters pick runs by their metrics and parameters.
+	Sort    string
+	Filters []string
 }
 
 func (o ListOptions) query() url.Values {
 	query := url.Values{}
-	for name, value := range map[string]string{"labelSelector": o.Labels, "fieldSelector": o.Fields, "continue": o.Continue} {
+	for name, value := range map[string]string{"labelSelector": o.Labels, "fieldSelector": o.Fields, "continue": o.Continue, "sortBy": o.Sort} {
 		if value != "" {
 			query.Set(name, value)
 		}
 	}
 	if o.Limit > 0 {
 		query.Set("limit", strconv.Itoa(o.Limit))
+	}
+	if len(o.Filters) > 0 {
+		query["filter"] = o.Filters
 	}
 	return query
 }
