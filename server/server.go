@@ -17,6 +17,7 @@ import (
 	"github.com/skiff-ml/skiff/api/address"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/server/auth"
+	"github.com/skiff-ml/skiff/server/kfp"
 	"github.com/skiff-ml/skiff/server/kube"
 	"github.com/skiff-ml/skiff/server/route"
 	"github.com/skiff-ml/skiff/server/view"
