@@ -288,6 +288,13 @@ func TestRetryKeepsImports(t *testing.T) {
 	}
 }
 
+// followed says whether the controller will begin another execution after x.
+func (r *rig) followed(x *execution) bool {
+	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
+	return x.followed
+}
+
 // TestRetryWhileTheOldLingers: an execution that still has work outside when its
 // run is retried writes nothing of it, and the next begins when it has gone.
 func TestRetryWhileTheOldLingers(t *testing.T) {
@@ -306,11 +313,12 @@ func TestRetryWhileTheOldLingers(t *testing.T) {
 				t.Fatal("it does not linger")
 			default:
 			}
-			r.await("the controller to know of the retry", func() bool {
-				r.c.mu.Lock()
-				defer r.c.mu.Unlock()
-				return x.followed
-			})
+			// The store has nothing to tell of that moment, so it is asked for.
+			for begin := time.Now(); !r.followed(x); time.Sleep(time.Millisecond) {
+				if time.Since(begin) > patience {
+					t.Fatal("the controller does not hear of the retry")
+				}
+			}
 			x.events.post(event{then: func() {
 				x.runDirty = late != "says nothing more"
 				x.run.Status.Message = "from before the retry"
