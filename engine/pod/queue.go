@@ -277,6 +277,9 @@ func (c *Controller) admit(ctx context.Context, batch []admission) {
 				c.loop.sched.Release(a.grant.ID)
 				if a.warm && a.rec.run == a.run && c.loop.pods[a.grant.ID] == a.rec {
 					a.rec.admitting, a.rec.queued = false, false
+					if a.run.granted {
+						a.run.interrupt(errCold)
+					}
 					continue // its run ends it
 				}
 				c.unregister(a.run)
