@@ -82,11 +82,11 @@ func newLauncher(b *base, cfg launch.Config, dir folder) *launcher {
 // live has the world arranged, waits, runs, and writes the record. It returns
 // the process's exit code, and whether there is a record.
 func (l *launcher) live(arrange func() error) (code int, recorded bool) {
-	listener, err := listen()
+	listener, err := l.listen()
 	if err != nil {
 		return refuse(err), false
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }() // nil does nothing
 	if os.Getpid() != 1 {
 		prctl(prSetChildSubreaper, 1)
 	}
@@ -102,8 +102,44 @@ func (l *launcher) live(arrange func() error) (code int, recorded bool) {
 	} else {
 		l.hearAll()
 	}
+	if listener == nil {
+		l.atOnce()
+		if listener, err = listen(); err != nil {
+			// The command may run already. Nobody can reach the launcher but the
+			// daemon that it was born with.
+			fmt.Fprintln(os.Stderr, "launcher:", err)
+			return l.loop()
+		}
+	}
 	go l.accept(listener, l.life)
 	return l.loop()
+}
+
+// listen opens the socket, for which a kept launcher has time later: it hears the
+// daemon without.
+func (l *launcher) listen() (*os.File, error) {
+	if l.kept {
+		return nil, nil
+	}
+	return listen()
+}
+
+// commandSoon is how long a kept launcher waits for the command before it opens
+// its socket: where there is no gate, the command comes right behind the container.
+const commandSoon = 2 * time.Millisecond
+
+// atOnce acts on what comes right away.
+func (l *launcher) atOnce() {
+	if l.cmd != nil {
+		return
+	}
+	select {
+	case e := <-l.events:
+		l.handle(e)
+	case s := <-l.signals:
+		l.signal(s)
+	case <-time.After(commandSoon):
+	}
 }
 
 // arrange joins control groups and builds the view, where the configuration

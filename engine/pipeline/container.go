@@ -372,7 +372,9 @@ func (s *step) extension(x *execution, command []string) *core.PodExtension {
 	if s.n.lastAttempt() {
 		ext.HoldOnFailureSeconds = x.run.Spec.PauseOnFailureSeconds
 	}
-	ext.Directories = append(ext.Directories, outputFolder)
+	if len(s.input.Outputs.Parameters) > 0 {
+		ext.Directories = append(ext.Directories, outputFolder)
+	}
 	ext.Outputs = append(ext.Outputs, core.OutputFile{Name: executorOutput, Path: s.input.Outputs.OutputFile})
 	for _, name := range sortedKeys(s.input.Outputs.Parameters) {
 		ext.Outputs = append(ext.Outputs, core.OutputFile{Name: parameterOutput + name, Path: s.input.Outputs.Parameters[name].OutputFile})

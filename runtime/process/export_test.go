@@ -21,7 +21,9 @@ func LauncherPID(ctx context.Context, dir string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	conn, err := host.New().Connect(ctx, launch.ControlDir(s.Spec.PodDir, s.Spec.Container))
+	h := host.New()
+	defer func() { _ = h.Close() }() // it has told what it had to
+	conn, err := h.Connect(ctx, launch.ControlDir(s.Spec.PodDir, s.Spec.Container))
 	if err != nil {
 		return 0, err
 	}
