@@ -7,7 +7,9 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
+	"unsafe"
 
 	"github.com/skiff-ml/skiff/runtime/launch"
 )
@@ -221,7 +223,7 @@ func (k *keeper) undress(b *builder) error {
 	for _, path := range slices.Backward(b.made) {
 		// What lies in a mount of the container's own is not here; what is not
 		// empty is seen in a moment.
-		_ = os.Remove(path)
+		_ = removePoint(path)
 	}
 	for _, dir := range k.scratch() {
 		if err := empty(dir); err != nil {
@@ -234,6 +236,41 @@ func (k *keeper) undress(b *builder) error {
 	}
 	return now.differs(k.before)
 }
+
+// removePoint removes an empty folder or a file without following any link: the
+// host's root is in this namespace, and a command may have left one that leads
+// there.
+func removePoint(path string) error {
+	dir, err := syscall.Open("/", folderOnly, 0)
+	if err != nil {
+		return err
+	}
+	names := strings.Split(strings.Trim(path, "/"), "/")
+	for _, name := range names[:len(names)-1] {
+		next, err := syscall.Openat(dir, name, folderOnly, 0)
+		_ = syscall.Close(dir)
+		if err != nil {
+			return err
+		}
+		dir = next
+	}
+	defer syscall.Close(dir) //nolint:errcheck // It was only a handle.
+	last, err := syscall.BytePtrFromString(names[len(names)-1])
+	if err != nil {
+		return err
+	}
+	const removeDir = 0x200
+	var errno syscall.Errno
+	for _, flags := range []uintptr{removeDir, 0} {
+		if _, _, errno = syscall.Syscall(syscall.SYS_UNLINKAT, uintptr(dir), uintptr(unsafe.Pointer(last)), flags); errno == 0 {
+			return nil
+		}
+	}
+	return errno
+}
+
+// folderOnly opens a folder as a place, and no link to one.
+const folderOnly = 0x200000 /* O_PATH */ | syscall.O_DIRECTORY | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
 
 // mountNamespace is a handle on this thread's mount namespace.
 func mountNamespace() (int, error) {

@@ -141,3 +141,28 @@ else cat /sys/fs/cgroup/memory$(g ':memory:')/memory.limit_in_bytes /sys/fs/cgro
 		t.Errorf("%d launchers served them", len(launchers))
 	}
 }
+
+// TestKeptMountPoints: a mount point that a keeper made is removed where it was
+// made, and nowhere else: a command may put a link in the way that leads to the
+// host once the command has ended.
+func TestKeptMountPoints(t *testing.T) {
+	b, state, img := keepers(t)
+	host := t.TempDir()
+	victim := filepath.Join(host, "point")
+	for _, dir := range []string{victim, filepath.Join(state, "volume")} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, out := runSpec(t, b, runtime.ContainerSpec{
+		Name: "c", Image: img, PodDir: filepath.Join(state, "pod"), Container: "main",
+		Mounts: []runtime.Mount{{HostPath: filepath.Join(state, "volume"), Path: "/above/point"}},
+	}, "/bin/sh", "-c", "mv /above /aside && ln -s /dev/shm"+host+" /above")
+	if r.ExitCode != 0 {
+		t.Fatalf("the link cannot be made: %d %s", r.ExitCode, out)
+	}
+	process.AwaitIdle(t, b)
+	if _, err := os.Stat(victim); err != nil {
+		t.Errorf("the host lost a folder: %v", err)
+	}
+}
