@@ -237,6 +237,9 @@ func (b *builder) mountLayer(from string, m launch.ViewMount) error {
 
 // makeTarget makes the folder or the empty file that a mount will cover.
 func (b *builder) makeTarget(path string, dir bool) error {
+	if err := b.stays(path); err != nil {
+		return err
+	}
 	info, err := os.Stat(path)
 	if err == nil {
 		if info.IsDir() != dir {
@@ -265,6 +268,26 @@ func (b *builder) makeTarget(path string, dir bool) error {
 		return err
 	}
 	return b.makeTarget(path, dir)
+}
+
+// stays is an error where a link on the way to a mount point, such as one in a
+// volume that an earlier command wrote to, leads to the host's root.
+func (b *builder) stays(path string) error {
+	there := path
+	for {
+		if _, err := os.Lstat(there); err == nil {
+			break
+		}
+		there = filepath.Dir(there)
+	}
+	resolved, err := filepath.EvalSymlinks(there)
+	if err != nil {
+		return fmt.Errorf("a link leads nowhere: %w", err)
+	}
+	if resolved == b.host || strings.HasPrefix(resolved, b.host+"/") {
+		return fmt.Errorf("a link leads out of the container: %w", syscall.ELOOP)
+	}
+	return nil
 }
 
 // makeFolders is os.MkdirAll that remembers what it made.

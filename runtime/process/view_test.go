@@ -1,13 +1,16 @@
 package process_test
 
 import (
+	"context"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/skiff-ml/skiff/runtime"
+	"github.com/skiff-ml/skiff/runtime/launch"
 	"github.com/skiff-ml/skiff/runtime/process"
 )
 
@@ -104,6 +107,57 @@ func TestRefusedMounts(t *testing.T) {
 		})
 		if err == nil {
 			t.Errorf("%s was taken", name)
+		}
+	}
+}
+
+// TestLinksToTheHost: a link in a volume does not lead a later container's mount
+// point onto the host, whichever launcher builds the view.
+func TestLinksToTheHost(t *testing.T) {
+	state := t.TempDir()
+	b := open(t, process.Config{StateDir: state, LauncherPath: launcher(t)})
+	if caps, err := b.Capabilities(t.Context()); err != nil || !caps.Mounts {
+		t.Skipf("no namespaces here: %v %v", caps.Notes, err)
+	}
+	img, err := b.PrepareImage(t.Context(), runtime.ImageRequest{Ref: "alpine"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := t.TempDir()
+	for _, tt := range []struct{ name, network, root string }{{"kept", "", "/dev/shm"}, {"own", "none", "/.host"}} {
+		volume, other := filepath.Join(state, "volume-"+tt.name), filepath.Join(state, "other-"+tt.name)
+		for _, dir := range []string{volume, other} {
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Symlink(tt.root+host, filepath.Join(volume, "link")); err != nil {
+			t.Fatal(err)
+		}
+		id, err := b.Create(t.Context(), runtime.ContainerSpec{
+			Name: tt.name, Image: img, PodDir: filepath.Join(state, "pod-"+tt.name), Container: "main", Network: tt.network,
+			Mounts: []runtime.Mount{{HostPath: volume, Path: "/data"}, {HostPath: other, Path: "/data/link/" + tt.name}},
+		})
+		if err == nil {
+			err = b.Start(t.Context(), id)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		var end runtime.Container
+		_ = b.Watch(ctx, func(c runtime.Container) {
+			if c.ID == id && (c.State == runtime.StateExited || c.State == runtime.StateLost) {
+				end = c
+				cancel()
+			}
+		})
+		cancel()
+		if end.Reason != launch.ReasonCannotRun || !strings.Contains(end.Message, "out of the container") {
+			t.Errorf("%s: it ended with %s: %s", tt.name, end.Reason, end.Message)
+		}
+		if made, err := os.ReadDir(host); err != nil || len(made) > 0 {
+			t.Errorf("%s: on the host there is %v, %v", tt.name, made, err)
 		}
 	}
 }
