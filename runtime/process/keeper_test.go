@@ -29,8 +29,9 @@ func keepers(t *testing.T) (*process.Backend, string, runtime.Image) {
 	return b, state, img
 }
 
-// who prints an identity of the launcher's: its process id namespace.
-const who = "readlink /proc/self/ns/pid"
+// who prints an identity of the launcher's: its process id namespace and when it
+// began, since the kernel gives a namespace the number of one that is gone.
+const who = "echo $(readlink /proc/self/ns/pid) $(cut -d' ' -f22 /proc/1/stat)"
 
 // TestKeptLeavesNothing has one container leave something behind and the next
 // one of its namespace look for it. A launcher that can remove it serves both.
