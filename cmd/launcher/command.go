@@ -80,7 +80,10 @@ func (l *launcher) saveStarted() error {
 	if err != nil {
 		return err
 	}
-	return l.folder.replace(launch.StartedFile, data, false)
+	if _, err := l.lock.Write(append(data, '\n')); err != nil {
+		return fmt.Errorf("record the start: %w", err)
+	}
+	return nil
 }
 
 // prepare works out everything that an execution needs. The code is what the

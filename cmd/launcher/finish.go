@@ -12,8 +12,11 @@ import (
 
 // finish reads what the command left, writes the record, and tells everybody.
 func (l *launcher) finish() (code int, recorded bool) {
+	heard := false
 	for c := range l.conns {
-		if c.exec != 0 {
+		if c.exec == 0 {
+			heard = true
+		} else {
 			c.exec = 0
 			c.send(launch.Frame{Execed: &launch.Execed{ExitCode: 128 + int(syscall.SIGKILL)}})
 		}
@@ -47,7 +50,9 @@ func (l *launcher) finish() (code int, recorded bool) {
 	}
 	data, err := json.Marshal(r)
 	if err == nil {
-		err = l.folder.replace(launch.ExitFile, data, true)
+		// Whoever hears of the end makes it durable where it counts. Where nobody
+		// does, the file has to outlive a power loss.
+		err = l.folder.replace(launch.ExitFile, data, !heard)
 	}
 	if err != nil {
 		// The daemon will see a launcher that died without a record.

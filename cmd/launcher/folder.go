@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/skiff-ml/skiff/runtime/launch"
 )
@@ -114,42 +115,74 @@ func (f rawFile) journalled() bool {
 // takeLock holds the lock file for the life of this process. The file appears
 // under its name only when it is held, so that whoever finds it free knows that
 // its launcher has died.
-func takeLock() (*os.File, error) {
+func takeLock() (rawFile, error) {
 	tmp := launch.LockFile + "." + strconv.Itoa(os.Getpid())
 	_ = os.Remove(tmp) // left by a launcher of the same pid that died right here
-	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("make lock: %w", err)
-	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	lock, err := openLock(tmp, syscall.O_CREAT|syscall.O_EXCL)
 	if err == nil {
-		err = os.Link(tmp, launch.LockFile)
+		if err = syscall.Flock(int(lock), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+			err = renameNew(tmp, launch.LockFile)
+		}
+		if err == nil {
+			return lock, nil
+		}
+		_ = os.Remove(tmp) // a stray lock.PID harms nobody
+		_ = lock.Close()
 	}
-	_ = os.Remove(tmp) // a stray lock.PID harms nobody
-	if err == nil {
-		return f, nil
-	}
-	_ = f.Close()
 	if !errors.Is(err, syscall.EEXIST) {
-		return nil, fmt.Errorf("make lock: %w", err)
+		return -1, fmt.Errorf("make lock: %w", err)
 	}
 	return retakeLock()
+}
+
+func openLock(name string, flags int) (rawFile, error) {
+	fd, err := syscall.Open(name, flags|syscall.O_RDWR|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0o644)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return rawFile(fd), nil
+}
+
+// renameNew gives a file a name that must not be taken. Where the file system
+// cannot do that at once, the file has two names for an instant.
+func renameNew(from, to string) error {
+	const noReplace = 1
+	const here = ^uintptr(99) // AT_FDCWD
+	a, err := syscall.BytePtrFromString(from)
+	if err != nil {
+		return err
+	}
+	b, err := syscall.BytePtrFromString(to)
+	if err != nil {
+		return err
+	}
+	_, _, errno := syscall.Syscall6(sysRenameat2, here, uintptr(unsafe.Pointer(a)), here, uintptr(unsafe.Pointer(b)), noReplace, 0)
+	switch errno {
+	case 0:
+		return nil
+	case syscall.EINVAL, syscall.ENOSYS:
+		if err := os.Link(from, to); err != nil {
+			return err
+		}
+		return os.Remove(from)
+	}
+	return errno
 }
 
 // retakeLock locks the file of a launcher before this one, where that is gone.
 // The daemon's test for life holds a shared lock for an instant, so a refusal
 // is asked again a few times.
-func retakeLock() (*os.File, error) {
-	f, err := os.OpenFile(launch.LockFile, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+func retakeLock() (rawFile, error) {
+	lock, err := openLock(launch.LockFile, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open lock: %w", err)
+		return -1, fmt.Errorf("open lock: %w", err)
 	}
 	for range 10 {
-		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
-			return f, nil
+		if err = syscall.Flock(int(lock), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+			return lock, nil
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	_ = f.Close()
-	return nil, fmt.Errorf("another launcher lives in this folder: %w", err)
+	_ = lock.Close()
+	return -1, fmt.Errorf("another launcher lives in this folder: %w", err)
 }

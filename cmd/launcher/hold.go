@@ -29,6 +29,9 @@ func (l *launcher) hold() {
 	if err != nil {
 		return // nobody would know of it: it ends as it would have
 	}
+	for _, p := range l.pumps {
+		p.catchUp() // whoever hears of the failure finds the last words in the log
+	}
 	l.held, l.holder = held, time.After(l.cmd.Hold)
 	for c := range l.conns {
 		if r.Reason == launch.ReasonCannotRun {

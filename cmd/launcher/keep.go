@@ -160,10 +160,10 @@ func (k *keeper) serve(a launch.Assign, fds []int) error {
 		return errors.New("a container came without its lock")
 	}
 	lock := rawFile(fds[0])
-	if err := neverRan(); err != nil {
+	if err := neverRan(lock); err != nil {
 		return err
 	}
-	l := newLauncher(k.base, a.Config, folder)
+	l := newLauncher(k.base, a.Config, folder, lock)
 	l.env, l.home = a.Env, a.Dir
 	l.oom = k.oom
 	l.oom.start = l.oom.read()

@@ -273,7 +273,7 @@ func TestFilesAreTheDaemons(t *testing.T) {
 	cmd.Directories = []string{filepath.Join(out, "a", "b")}
 	_, dir := runOnce(t, launch.Config{DaemonUID: 4321, DaemonGID: 4322}, cmd)
 	for _, path := range []string{
-		filepath.Join(dir, launch.ExitFile), filepath.Join(dir, launch.StartedFile), filepath.Join(dir, "log.0"),
+		filepath.Join(dir, launch.ExitFile), filepath.Join(dir, "log.0"),
 		filepath.Join(out, "a"), filepath.Join(out, "a", "b"),
 	} {
 		info, err := os.Lstat(path)

@@ -43,6 +43,7 @@ type launcher struct {
 	env    []string // of commands, before what they ask for
 	home   string   // working directory of commands that name none
 	folder folder
+	lock   rawFile // held, and told what was started
 
 	phase launch.Phase
 	conns map[*conn]struct{}
@@ -64,17 +65,20 @@ type launcher struct {
 	sweeper  <-chan time.Time
 	pause    time.Duration // between two rounds of the sweep
 
+	opener <-chan time.Time // when a kept launcher opens its socket
+	opened *os.File
+
 	held   *launch.Held // while a failed command's container is kept
 	holder <-chan time.Time
 
 	record launch.ExitRecord
 }
 
-func newLauncher(b *base, cfg launch.Config, dir folder) *launcher {
+func newLauncher(b *base, cfg launch.Config, dir folder, lock rawFile) *launcher {
 	b.life++
 	dir.uid, dir.gid = cfg.DaemonUID, cfg.DaemonGID
 	return &launcher{
-		base: b, cfg: cfg, folder: dir, phase: launch.PhaseWaiting,
+		base: b, cfg: cfg, folder: dir, lock: lock, phase: launch.PhaseWaiting,
 		conns: map[*conn]struct{}{}, execs: map[int]*conn{},
 	}
 }
@@ -102,17 +106,32 @@ func (l *launcher) live(arrange func() error) (code int, recorded bool) {
 	} else {
 		l.hearAll()
 	}
-	if listener == nil {
-		l.atOnce()
-		if listener, err = listen(); err != nil {
-			// The command may run already. Nobody can reach the launcher but the
-			// daemon that it was born with.
-			fmt.Fprintln(os.Stderr, "launcher:", err)
-			return l.loop()
-		}
+	if listener != nil {
+		go l.accept(listener, l.life)
+		return l.loop()
 	}
+	l.atOnce()
+	wait := time.Duration(0)
+	if l.cmd != nil {
+		wait = commandShort
+	}
+	l.opener = time.After(wait)
+	code, recorded = l.loop()
+	listener = l.opened
+	return code, recorded
+}
+
+// open opens a kept launcher's socket. Without it nobody can reach the launcher but
+// the daemon that it was born with.
+func (l *launcher) open() {
+	l.opener = nil
+	listener, err := listen()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "launcher:", err) // the command may run already
+		return
+	}
+	l.opened = listener
 	go l.accept(listener, l.life)
-	return l.loop()
 }
 
 // listen opens the socket, for which a kept launcher has time later: it hears the
@@ -127,6 +146,10 @@ func (l *launcher) listen() (*os.File, error) {
 // commandSoon is how long a kept launcher waits for the command before it opens
 // its socket: where there is no gate, the command comes right behind the container.
 const commandSoon = 2 * time.Millisecond
+
+// commandShort is how long a command may take before the socket is opened: one
+// that is over by then was the business of the daemon that gave it.
+const commandShort = 20 * time.Millisecond
 
 // atOnce acts on what comes right away.
 func (l *launcher) atOnce() {
@@ -184,6 +207,8 @@ func (l *launcher) loop() (code int, recorded bool) {
 			l.kill()
 		case <-l.sweeper:
 			l.sweeper = nil
+		case <-l.opener:
+			l.open()
 		case <-l.holder:
 			l.release()
 		}

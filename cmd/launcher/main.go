@@ -43,7 +43,7 @@ func run(dir string) int {
 		return refuse(err)
 	}
 	defer lock.Close()
-	if err := neverRan(); err != nil {
+	if err := neverRan(lock); err != nil {
 		return refuse(err)
 	}
 	var cfg launch.Config
@@ -54,7 +54,7 @@ func run(dir string) int {
 	if err != nil {
 		return refuse(fmt.Errorf("read configuration: %w", err))
 	}
-	l := newLauncher(newBase(), cfg, folder)
+	l := newLauncher(newBase(), cfg, folder, lock)
 	l.env, l.home = os.Environ(), home
 	code, _ := l.live(l.arrange)
 	return code
@@ -68,13 +68,17 @@ func refuse(err error) int {
 
 // neverRan is an error where a launcher before this one got a command: a
 // container that has run does not run again, whoever starts it.
-func neverRan() error {
-	for _, name := range []string{launch.ExitFile, launch.StartedFile} {
-		if _, err := os.Lstat(name); err == nil {
-			return fmt.Errorf("this container has run already (%s is there)", name)
-		} else if !errors.Is(err, syscall.ENOENT) {
-			return err
-		}
+func neverRan(lock rawFile) error {
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(lock), &st); err != nil {
+		return &os.PathError{Op: "stat", Path: launch.LockFile, Err: err}
+	}
+	_, err := os.Lstat(launch.ExitFile)
+	switch {
+	case st.Size > 0 || err == nil:
+		return errors.New("this container has run already")
+	case !errors.Is(err, syscall.ENOENT):
+		return err
 	}
 	return nil
 }

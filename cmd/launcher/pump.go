@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,8 +24,12 @@ const pumpBuffer = 64 << 10
 // pump moves one of the command's outputs into the log.
 type pump struct {
 	r    *os.File
-	out  *logfile.Stream
+	raw  syscall.RawConn // r's
 	done chan struct{}
+
+	mu  sync.Mutex // held from a read to the end of the write of what was read
+	out *logfile.Stream
+	buf []byte
 }
 
 // newPump returns a running pump and the descriptor to give to the command.
@@ -34,10 +39,16 @@ func newPump(out *logfile.Stream) (*pump, int, error) {
 		return nil, 0, os.NewSyscallError("pipe", err)
 	}
 	// Only our end does not block.
-	if err := syscall.SetNonblock(fds[0], true); err != nil {
+	err := syscall.SetNonblock(fds[0], true)
+	p := &pump{r: os.NewFile(uintptr(fds[0]), "output"), out: out, done: make(chan struct{}), buf: make([]byte, pumpBuffer)}
+	if err == nil {
+		p.raw, err = p.r.SyscallConn()
+	}
+	if err != nil {
+		_ = p.r.Close()
+		_ = syscall.Close(fds[1])
 		return nil, 0, os.NewSyscallError("pipe", err)
 	}
-	p := &pump{r: os.NewFile(uintptr(fds[0]), "output"), out: out, done: make(chan struct{})}
 	go p.run()
 	return p, fds[1], nil
 }
@@ -45,26 +56,67 @@ func newPump(out *logfile.Stream) (*pump, int, error) {
 func (p *pump) run() {
 	defer close(p.done)
 	defer p.r.Close()
-	buf := make([]byte, pumpBuffer)
 	timed := false
 	for {
-		n, err := p.r.Read(buf)
+		ended := false
+		err := p.raw.Read(func(fd uintptr) bool {
+			n, err := p.move(int(fd))
+			ended = n == 0 && err == nil || err != nil && err != syscall.EAGAIN
+			return err != syscall.EAGAIN
+		})
 		now := time.Now()
-		if n > 0 {
-			p.out.Write(now, buf[:n])
-		}
-		if err != nil {
-			p.out.Flush(now)
-			if !errors.Is(err, os.ErrDeadlineExceeded) {
+		if ended || err != nil {
+			p.flush(now)
+			if ended || !errors.Is(err, os.ErrDeadlineExceeded) {
 				return
 			}
 		}
-		if p.out.Pending() {
+		if p.pending() {
 			timed = p.r.SetReadDeadline(now.Add(flushAfter)) == nil
 		} else if timed {
 			timed = p.r.SetReadDeadline(time.Time{}) != nil
 		}
 	}
+}
+
+// move takes what is in the pipe, at most a buffer of it, to the log.
+func (p *pump) move(fd int) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		n, err := syscall.Read(fd, p.buf)
+		if err == syscall.EINTR {
+			continue
+		}
+		if n > 0 {
+			p.out.Write(time.Now(), p.buf[:n])
+		}
+		return n, err
+	}
+}
+
+func (p *pump) flush(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.out.Flush(now)
+}
+
+func (p *pump) pending() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out.Pending()
+}
+
+// catchUp returns when what was in the pipe is in the log.
+func (p *pump) catchUp() {
+	_ = p.raw.Control(func(fd uintptr) { // an error is a pump that has ended
+		for range 16 { // whoever writes on and on is not waited for
+			if n, err := p.move(int(fd)); n <= 0 || err != nil {
+				break
+			}
+		}
+	})
+	p.flush(time.Now())
 }
 
 // drain waits until all that was written is in the log.

@@ -1,3 +1,6 @@
 package main
 
-const sysSetns = 308
+const (
+	sysSetns     = 308
+	sysRenameat2 = 316
+)

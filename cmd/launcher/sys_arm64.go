@@ -1,3 +1,6 @@
 package main
 
-const sysSetns = 268
+const (
+	sysSetns     = 268
+	sysRenameat2 = 276
+)

@@ -459,6 +459,10 @@ func (r *run) say(ctx context.Context, reason, message string) error {
 	return err
 }
 
+// markFile is the file, in the folder of all pods' folders, that has all markers'
+// names.
+const markFile = ".launch"
+
 // marker is the file that says the unit's command was, or was about to be,
 // handed over. It lies where no container can write.
 func (r *run) marker(u *unit) string {
@@ -470,11 +474,20 @@ func (r *run) marked(u *unit) bool {
 	return err == nil
 }
 
+// mark makes the marker. All of them are one file, of many names: a name costs
+// much less than a file.
 func (r *run) mark(u *unit) error {
-	f, err := os.OpenFile(r.marker(u), os.O_CREATE|os.O_WRONLY, 0o600)
+	path, shared := r.marker(u), filepath.Join(r.c.podsDir, markFile)
+	if err := os.Link(shared, path); err == nil || errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("record the intent to launch: %w", err)
 	}
+	// It is the first, or the file has all the names that the file system allows.
+	_ = os.Remove(shared)
+	_ = os.Link(path, shared) // without, each marker is a file
 	return f.Close()
 }
 

@@ -11,9 +11,8 @@
 //	    <container>/                   the control folder, one for each container
 //	        config.json                written by the daemon before the container exists
 //	        command.json               the command, where it came by disk
-//	        lock                       held (flock) by the launcher while it lives
+//	        lock                       held (flock) by the launcher while it lives; tells what it started
 //	        s                          the launcher's unix socket, 0666
-//	        started.json               the command's identity, before it runs
 //	        held.json                  how the command failed, while its container is kept
 //	        exit.json                  the exit record, written last, by rename
 //	        log.0, log.1 …             the command's output (see LogEntry)

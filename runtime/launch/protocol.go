@@ -20,13 +20,14 @@ const (
 	MaxOutputs = 8 << 20
 )
 
-// File names in the control folder.
+// File names in the control folder. The lock is held for the launcher's life, and
+// holds Started, as one line, once there is a command: one file the fewer for
+// each step.
 const (
 	ConfigFile  = "config.json"
 	CommandFile = "command.json"
 	LockFile    = "lock"
 	SocketFile  = "s"
-	StartedFile = "started.json"
 	HeldFile    = "held.json"
 	ExitFile    = "exit.json"
 	LogPrefix   = "log."

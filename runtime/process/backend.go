@@ -31,6 +31,7 @@ type Backend struct {
 	builds singleflight.Group
 
 	keepers pool
+	ledger  *ledger
 
 	mu         sync.Mutex
 	containers map[string]*container

@@ -19,9 +19,6 @@ import (
 	"github.com/skiff-ml/skiff/runtime/launch/host"
 )
 
-// specSuffix ends the name of a container's file, which lies beside its folder.
-const specSuffix = ".json"
-
 // What is in a container's folder, where it has one.
 const (
 	spawnedFile  = "spawned.json"
@@ -54,13 +51,6 @@ type container struct {
 	talks  chan host.Talk  // to a follower that has not dialled; nil once it has one
 }
 
-// saved is a container's file.
-type saved struct {
-	Spec   runtime.ContainerSpec `json:"spec"`
-	Hash   string                `json:"hash"`
-	Groups []string              `json:"groups,omitempty"`
-}
-
 // spawned is spawned.json: enough to know the process again after a restart,
 // since process ids come back.
 type spawned struct {
@@ -71,24 +61,20 @@ type spawned struct {
 
 func (b *Backend) newContainer(s saved) *container {
 	return &container{
-		b: b, spec: s.Spec, hash: s.Hash, groups: s.Groups,
-		dir:     filepath.Join(b.cfg.StateDir, "process", s.Spec.Name),
-		control: launch.ControlDir(s.Spec.PodDir, s.Spec.Container),
+		b: b, spec: s.spec, hash: s.hash, groups: s.groups,
+		dir:     filepath.Join(b.cfg.StateDir, "process", s.spec.Name),
+		control: launch.ControlDir(s.spec.PodDir, s.spec.Container),
 		state: runtime.Container{
-			ID: s.Spec.Name, Name: s.Spec.Name, Labels: s.Spec.Labels, State: runtime.StateCreated,
+			ID: s.spec.Name, Name: s.spec.Name, Labels: s.spec.Labels, State: runtime.StateCreated,
 		},
 		ended: make(chan struct{}), begun: make(chan struct{}),
 	}
 }
 
-// specHash identifies a spec.
-func specHash(spec runtime.ContainerSpec) (string, error) {
-	data, err := json.Marshal(spec)
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:]), nil
+// hashOf identifies a spec, given in JSON.
+func hashOf(spec []byte) string {
+	sum := sha256.Sum256(spec)
+	return hex.EncodeToString(sum[:])
 }
 
 // now is the container as it stands.
@@ -297,31 +283,27 @@ func (b *Backend) load() error {
 	b.sweepEnvironments()
 	b.sweepKept()
 	root := filepath.Join(b.cfg.StateDir, "process")
+	all, err := []saved(nil), error(nil)
+	b.ledger, all, err = openLedger(root, func(err error) {
+		b.cfg.Logger.Warn("a container cannot be made out; it is left alone", "error", err)
+	})
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{ledgerFile: true}
+	for _, s := range all {
+		known[s.spec.Name] = true
+	}
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		path := filepath.Join(root, e.Name())
-		name, isFile := strings.CutSuffix(e.Name(), specSuffix)
-		if !isFile {
-			if _, err := os.Lstat(path + specSuffix); err != nil || !plainName(e.Name()) {
-				b.discard(path) // half made, or half removed
-			}
-			continue
+		if !known[e.Name()] {
+			b.discard(filepath.Join(root, e.Name())) // half made, or half removed
 		}
-		var s saved
-		data, err := os.ReadFile(path)
-		if err == nil {
-			err = json.Unmarshal(data, &s)
-		}
-		if err == nil && s.Spec.Name != name {
-			err = fmt.Errorf("it describes %q", s.Spec.Name)
-		}
-		if err != nil {
-			b.cfg.Logger.Warn("a container's file cannot be read; it is left alone", "file", path, "error", err)
-			continue
-		}
+	}
+	for _, s := range all {
 		b.adopt(b.newContainer(s))
 	}
 	return nil

@@ -77,8 +77,11 @@ func TestKilledDaemon(t *testing.T) {
 		}
 		finish(t, b, all)
 		entries, err := os.ReadDir(filepath.Join(state, "process"))
-		if err != nil || len(entries) > 0 {
-			t.Errorf("round %d: left over: %v, %v", round, entries, err)
+		if err != nil || len(entries) != 1 || !entries[0].Type().IsRegular() {
+			t.Errorf("round %d: left over beside the ledger: %v, %v", round, entries, err)
+		}
+		if all, err := b.List(t.Context()); err != nil || len(all) > 0 {
+			t.Errorf("round %d: left over: %v, %v", round, all, err)
 		}
 	}
 }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/skiff-ml/skiff/runtime"
 	"github.com/skiff-ml/skiff/runtime/launch"
-	"github.com/skiff-ml/skiff/runtime/launch/host"
 )
 
 // outputMargin is how long output is still read after an exec has ended: what
@@ -30,7 +29,7 @@ func (b *Backend) Exec(ctx context.Context, id string, req runtime.ExecRequest) 
 	if s := c.now().State; s != runtime.StateRunning && s != runtime.StateWaiting {
 		return 0, fmt.Errorf("exec in %s: it is %s", id, s)
 	}
-	conn, err := host.Dial(ctx, c.control)
+	conn, err := b.host.Connect(ctx, c.control)
 	if err != nil {
 		return 0, fmt.Errorf("exec in %s: %w", id, err)
 	}

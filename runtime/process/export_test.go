@@ -1,29 +1,36 @@
 package process
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/skiff-ml/skiff/runtime"
 	"github.com/skiff-ml/skiff/runtime/launch"
 	"github.com/skiff-ml/skiff/runtime/launch/host"
 )
 
 // LauncherPID asks which process a container's launcher is.
 func LauncherPID(ctx context.Context, dir string) (int, error) {
-	var s saved
-	data, err := os.ReadFile(dir + specSuffix)
-	if err == nil {
-		err = json.Unmarshal(data, &s)
-	}
+	data, err := os.ReadFile(filepath.Join(filepath.Dir(dir), ledgerFile))
 	if err != nil {
 		return 0, err
 	}
+	var spec runtime.ContainerSpec
+	for raw := range bytes.Lines(data) {
+		var in line
+		var s runtime.ContainerSpec
+		if json.Unmarshal(raw, &in) == nil && json.Unmarshal(in.Spec, &s) == nil && s.Name == filepath.Base(dir) {
+			spec = s
+		}
+	}
 	h := host.New()
 	defer func() { _ = h.Close() }() // it has told what it had to
-	conn, err := h.Connect(ctx, launch.ControlDir(s.Spec.PodDir, s.Spec.Container))
+	conn, err := h.Connect(ctx, launch.ControlDir(spec.PodDir, spec.Container))
 	if err != nil {
 		return 0, err
 	}

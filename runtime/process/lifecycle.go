@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -23,10 +24,11 @@ func (b *Backend) Create(_ context.Context, spec runtime.ContainerSpec) (string,
 	if !plainName(spec.Name) {
 		return "", fmt.Errorf("create container: %q is not a name", spec.Name)
 	}
-	hash, err := specHash(spec)
+	written, err := json.Marshal(spec)
 	if err != nil {
 		return "", fmt.Errorf("create %s: %w", spec.Name, err)
 	}
+	hash := hashOf(written)
 	iso := b.probe() // the first call runs something
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -36,8 +38,8 @@ func (b *Backend) Create(_ context.Context, spec runtime.ContainerSpec) (string,
 		}
 		return spec.Name, nil
 	}
-	c := b.newContainer(saved{Spec: spec, Hash: hash})
-	if err := c.make(iso); err != nil {
+	c := b.newContainer(saved{spec: spec, hash: hash})
+	if err := c.make(iso, written); err != nil {
 		return "", fmt.Errorf("create %s: %w", spec.Name, err)
 	}
 	b.containers[spec.Name] = c
@@ -49,8 +51,8 @@ func (b *Backend) Create(_ context.Context, spec runtime.ContainerSpec) (string,
 	return spec.Name, nil
 }
 
-// make writes the container to disk. It is one when its file is there.
-func (c *container) make(iso isolation) error {
+// make writes the container to disk. It is one when the ledger has it.
+func (c *container) make(iso isolation, spec []byte) error {
 	if iso.groups != nil && !c.keepable(iso) {
 		c.groups = iso.groups.folders(c.spec.Name, c.spec.Resources.CPUMilli > 0)
 	}
@@ -69,7 +71,7 @@ func (c *container) make(iso isolation) error {
 			}
 		}
 	}
-	return writeFile(c.dir+specSuffix, saved{Spec: c.spec, Hash: c.hash, Groups: c.groups})
+	return c.b.ledger.add(c.spec.Name, spec, c.groups)
 }
 
 // makeTemp makes the folder for temporary files of a container with a launcher
@@ -274,9 +276,9 @@ func (b *Backend) Remove(_ context.Context, id string) error {
 		err, trash = nil, "" // it never had a folder
 	}
 	if err == nil {
-		err = os.Remove(c.dir + specSuffix)
+		err = c.b.ledger.remove(c.spec.Name)
 	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err != nil {
 		return fmt.Errorf("remove %s: %w", id, err)
 	}
 	c.mu.Lock()

@@ -48,7 +48,7 @@ var reads = map[string]func(b *box) (string, error){
 		}
 		return "", err
 	},
-	launch.StartedFile: func(b *box) (string, error) {
+	launch.LockFile: func(b *box) (string, error) {
 		s, err := host.ReadStarted(b.dir)
 		if s != nil {
 			return s.CommandID, err
@@ -80,7 +80,7 @@ var reads = map[string]func(b *box) (string, error){
 	},
 }
 
-const secretText = `{"version":1,"exitCode":1,"reason":"Error","finishedAt":"2026-01-01T00:00:00Z","until":"2026-01-01T00:00:00Z","message":"SECRET","commandID":"SECRET"}`
+const secretText = `{"version":1,"exitCode":1,"reason":"Error","finishedAt":"2026-01-01T00:00:00Z","until":"2026-01-01T00:00:00Z","message":"SECRET","commandID":"SECRET"}` + "\n"
 
 func TestObstaclesInTheWayOfReads(t *testing.T) {
 	for file, read := range reads {

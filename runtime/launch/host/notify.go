@@ -13,7 +13,7 @@ import (
 )
 
 // What is watched in a control folder. The close of the lock is a launcher's
-// death; the renames are its socket, its start and its record.
+// death; the renames are its socket and its record.
 const (
 	lifeEvents = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_CLOSE_WRITE | unix.IN_DELETE_SELF | unix.IN_ONLYDIR
 	logEvents  = lifeEvents | unix.IN_MODIFY

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -73,20 +74,23 @@ func checkRecord(r *launch.ExitRecord) error {
 	return nil
 }
 
-// ReadStarted reads started.json; nil means that no command has been started.
+// ReadStarted reads what the lock says; nil means that no command has been started.
 func ReadStarted(dir string) (*launch.Started, error) {
 	d, err := openFolder(dir)
 	if err != nil {
 		return nil, ignoreMissing(err)
 	}
 	defer d.Close()
-	data, err := readFile(d, launch.StartedFile, 1<<20)
+	data, err := readFile(d, launch.LockFile, 1<<20)
 	if err != nil {
 		return nil, ignoreMissing(err)
 	}
+	if !bytes.HasSuffix(data, []byte{'\n'}) {
+		return nil, nil // not written, or being written: a command follows only the whole line
+	}
 	var s launch.Started
-	if err := json.Unmarshal(data, &s); err != nil {
-		return nil, fmt.Errorf("read %s: %w: %w", launch.StartedFile, ErrHostile, err)
+	if err := json.Unmarshal(data, &s); err != nil || s.CommandID == "" {
+		return nil, fmt.Errorf("read %s: %w: it does not say what was started", launch.LockFile, ErrHostile)
 	}
 	return &s, nil
 }
@@ -181,13 +185,16 @@ func Retract(dir string) (bool, error) {
 	if life, err := ReadLife(dir); err != nil || life != Dead {
 		return false, err
 	}
-	// The first that a launcher does is to listen.
-	for _, name := range []string{launch.SocketFile, launch.StartedFile, launch.ExitFile} {
+	// One that has waited for its command has listened.
+	for _, name := range []string{launch.SocketFile, launch.ExitFile} {
 		var st unix.Stat_t
 		err := unix.Fstatat(int(d.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
 		if !errors.Is(err, unix.ENOENT) {
 			return false, err
 		}
+	}
+	if started, err := ReadStarted(dir); err != nil || started != nil {
+		return false, err
 	}
 	if err := unix.Unlinkat(int(d.Fd()), launch.LockFile, 0); err != nil {
 		return false, fmt.Errorf("retract lock: %w", err)
@@ -203,7 +210,6 @@ func ReadLife(dir string) (Life, error) {
 		return Unborn, ignoreMissing(err)
 	}
 	defer d.Close()
-	// Not openFile: while the launcher makes it, the lock has two names.
 	fd, err := openat(int(d.Fd()), launch.LockFile, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Unborn, nil

@@ -1,0 +1,185 @@
+package process
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/skiff-ml/skiff/runtime"
+)
+
+// ledgerFile is where the containers there are stand written, in STATE/process.
+const ledgerFile = "containers"
+
+// ledger is the list of the containers there are, on disk: a line for each that
+// is made and a line for each that is removed, appended. A step so costs no file
+// of its own, which a file system would have to find room for, and again lose.
+// It is safe for concurrent use. A line that a crash cut off is none.
+type ledger struct {
+	path string
+
+	mu    sync.Mutex
+	lines int
+	live  map[string][]byte // the line that made it, by name
+}
+
+// line is one change. Groups are the container's control groups, where it has
+// them for itself.
+type line struct {
+	Spec    json.RawMessage `json:"spec,omitempty"`
+	Groups  []string        `json:"groups,omitempty"`
+	Removed string          `json:"removed,omitempty"`
+}
+
+// saved is a container as the ledger has it.
+type saved struct {
+	spec   runtime.ContainerSpec
+	hash   string // of the spec as it is written
+	groups []string
+}
+
+// openLedger reads the ledger of a folder and returns the containers in it. A
+// line that cannot be read is left out, and bad says so.
+func openLedger(dir string, bad func(error)) (*ledger, []saved, error) {
+	l := &ledger{path: filepath.Join(dir, ledgerFile), live: map[string][]byte{}}
+	data, err := os.ReadFile(l.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	for raw := range bytes.Lines(data) {
+		if raw[len(raw)-1] != '\n' {
+			break // cut off; what was to be done with it never was
+		}
+		l.lines++
+		name, removed, err := named(raw)
+		switch {
+		case err != nil:
+			bad(fmt.Errorf("line %d of %s: %w", l.lines, l.path, err))
+		case removed:
+			delete(l.live, name)
+		default:
+			l.live[name] = raw
+		}
+	}
+	if err := l.rewrite(); err != nil {
+		return nil, nil, err
+	}
+	all := make([]saved, 0, len(l.live))
+	for _, raw := range l.live {
+		var in line
+		var s saved
+		err := json.Unmarshal(raw, &in)
+		if err == nil {
+			err = json.Unmarshal(in.Spec, &s.spec)
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("read %s: %w", l.path, err)
+		}
+		s.hash, s.groups = hashOf(in.Spec), in.Groups
+		all = append(all, s)
+	}
+	return l, all, nil
+}
+
+// named is the container that a line is about.
+func named(raw []byte) (name string, removed bool, err error) {
+	var in struct {
+		Spec    *struct{ Name string } `json:"spec"`
+		Removed string                 `json:"removed"`
+	}
+	if err := json.Unmarshal(raw, &in); err != nil {
+		return "", false, err
+	}
+	if in.Spec != nil {
+		name = in.Spec.Name
+	} else {
+		name, removed = in.Removed, true
+	}
+	if !plainName(name) {
+		return "", false, fmt.Errorf("%q is not a name", name)
+	}
+	return name, removed, nil
+}
+
+// add writes down a container that is about to be. spec is its spec in JSON.
+func (l *ledger) add(name string, spec []byte, groups []string) error {
+	raw, err := json.Marshal(line{Spec: spec, Groups: groups})
+	if err != nil {
+		return err
+	}
+	raw = append(raw, '\n')
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.append(raw); err != nil {
+		return err
+	}
+	l.live[name] = raw
+	return nil
+}
+
+// remove strikes a container out.
+func (l *ledger) remove(name string) error {
+	raw, err := json.Marshal(line{Removed: name})
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.append(append(raw, '\n')); err != nil {
+		return err
+	}
+	delete(l.live, name)
+	return l.tidy()
+}
+
+// append writes a line behind the last whole one.
+func (l *ledger) append(raw []byte) error {
+	f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // A write that fails says so itself.
+	n, err := f.Write(raw)
+	if err != nil {
+		if info, err2 := f.Stat(); n > 0 && err2 == nil {
+			err = errors.Join(err, f.Truncate(info.Size()-int64(n))) // or the next line would be part of this one
+		}
+		return fmt.Errorf("write %s: %w", l.path, err)
+	}
+	l.lines++
+	return nil
+}
+
+// slack is how many lines that say nothing any more the ledger may have before
+// it is written anew.
+const slack = 4096
+
+func (l *ledger) tidy() error {
+	if l.lines < slack+2*len(l.live) {
+		return nil
+	}
+	return l.rewrite()
+}
+
+// rewrite replaces the file by one that has nothing but what there is.
+func (l *ledger) rewrite() error {
+	var all []byte
+	for _, raw := range l.live {
+		all = append(all, raw...)
+	}
+	tmp := l.path + ".new"
+	err := os.WriteFile(tmp, all, 0o600)
+	if err == nil {
+		err = os.Rename(tmp, l.path)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s anew: %w", l.path, err)
+	}
+	l.lines = len(l.live)
+	return nil
+}
