@@ -80,7 +80,8 @@ func (l *launcher) saveStarted() error {
 	if err != nil {
 		return err
 	}
-	if _, err := l.lock.Write(append(data, '\n')); err != nil {
+	l.told = append(data, '\n')
+	if _, err := l.lock.Write(l.told); err != nil {
 		return fmt.Errorf("record the start: %w", err)
 	}
 	return nil

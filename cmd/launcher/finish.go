@@ -52,7 +52,7 @@ func (l *launcher) finish() (code int, recorded bool) {
 	if err == nil {
 		// Whoever hears of the end makes it durable where it counts. Where nobody
 		// does, the file has to outlive a power loss.
-		err = l.folder.replace(launch.ExitFile, data, !heard)
+		err = l.close(data, !heard)
 	}
 	if err != nil {
 		// The daemon will see a launcher that died without a record.
@@ -65,6 +65,42 @@ func (l *launcher) finish() (code int, recorded bool) {
 	}
 	all.Wait()
 	return r.ExitCode, true
+}
+
+// close writes the exit record behind what the lock says of the start, and makes
+// the lock the record. A lock that the command has taken away gets a new file: of
+// the two, the launcher has the last word.
+func (l *launcher) close(record []byte, durable bool) error {
+	if !l.lockIsOurs() {
+		return l.folder.replace(launch.ExitFile, record, durable)
+	}
+	// Nothing else runs any more, so what a command wrote here goes, and stays away.
+	// At every moment the file says at least what it said before.
+	_, err := syscall.Pwrite(int(l.lock), l.told, 0)
+	if err == nil {
+		err = syscall.Ftruncate(int(l.lock), int64(len(l.told)))
+	}
+	if err == nil {
+		_, err = syscall.Pwrite(int(l.lock), append(record, '\n'), int64(len(l.told)))
+	}
+	if err == nil && l.folder.mayGive() {
+		_ = syscall.Fchown(int(l.lock), l.folder.uid, l.folder.gid) // as in newFile
+	}
+	if err == nil {
+		err = l.folder.rename(l.lock, launch.LockFile, launch.ExitFile, durable)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", launch.ExitFile, err)
+	}
+	return nil
+}
+
+// lockIsOurs says whether the lock's name, and only that, leads to the file that
+// this launcher holds.
+func (l *launcher) lockIsOurs() bool {
+	var named, held syscall.Stat_t
+	return syscall.Lstat(launch.LockFile, &named) == nil && syscall.Fstat(int(l.lock), &held) == nil &&
+		named.Dev == held.Dev && named.Ino == held.Ino && held.Nlink == 1
 }
 
 // cannotRun makes the record of a command that was never executed.

@@ -80,18 +80,8 @@ func (d folder) replace(name string, data []byte, durable bool) error {
 		return err
 	}
 	_, err = f.Write(data)
-	if err == nil && durable && !f.journalled() {
-		err = syscall.Fsync(int(f))
-	}
 	if err == nil {
-		err = syscall.Renameat(d.fd, tmp, d.fd, name)
-	}
-	if err == nil && durable {
-		if f.journalled() {
-			err = syscall.Fsync(int(f))
-		} else {
-			err = syscall.Fsync(d.fd)
-		}
+		err = d.rename(f, tmp, name, durable)
 	}
 	if err2 := f.Close(); err == nil {
 		err = err2
@@ -100,6 +90,22 @@ func (d folder) replace(name string, data []byte, durable bool) error {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return nil
+}
+
+// rename gives a file that was written its final name; durably both.
+func (d folder) rename(f rawFile, from, to string, durable bool) error {
+	if durable && !f.journalled() {
+		if err := syscall.Fsync(int(f)); err != nil {
+			return err
+		}
+	}
+	if err := syscall.Renameat(d.fd, from, d.fd, to); err != nil || !durable {
+		return err
+	}
+	if f.journalled() {
+		return syscall.Fsync(int(f))
+	}
+	return syscall.Fsync(d.fd)
 }
 
 // journalled says whether the file lies on a file system whose journal keeps

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -82,7 +83,8 @@ func runOnce(t *testing.T, cfg launch.Config, cmd launch.Command) (launch.ExitRe
 		t.Fatalf("%v; the launcher ended with %v", readErr, err)
 	}
 	var r launch.ExitRecord
-	if err := json.Unmarshal(data, &r); err != nil {
+	lines := bytes.Split(bytes.TrimSuffix(data, []byte{'\n'}), []byte{'\n'})
+	if err := json.Unmarshal(lines[len(lines)-1], &r); err != nil {
 		t.Fatal(err)
 	}
 	if got := run.ProcessState.ExitCode(); got != r.ExitCode {
@@ -246,6 +248,31 @@ func TestHostileControlFolder(t *testing.T) {
 	}
 	if info, err := os.Lstat(filepath.Join(dir, launch.ExitFile)); err != nil || !info.Mode().IsRegular() {
 		t.Errorf("the exit record is %v, %v", info, err)
+	}
+}
+
+// TestForgedRecord: whatever a command of the launcher's own user does to the lock
+// and the record, the launcher has the last word.
+func TestForgedRecord(t *testing.T) {
+	const forged = `{"version":1,"commandID":"a","exitCode":0,"reason":"Completed","finishedAt":"2026-01-01T00:00:00Z"}`
+	for _, script := range []string{
+		`echo '` + forged + `' >>lock`,
+		`head -c 100000 /dev/zero >lock; echo '` + forged + `' >>lock`,
+		`: >lock`,
+		`rm lock`,
+		`rm lock; echo '` + forged + `' >lock`,
+		`ln lock other; mv other exit.json`,
+		`mv lock exit.json; echo '` + forged + `' >>exit.json`,
+		`echo '` + forged + `' >exit.json`,
+		`rm lock; ln -s /etc/passwd lock`,
+	} {
+		r, dir := runOnce(t, launch.Config{}, sh(`cd "$CONTROL"; `+script+`; exit 3`))
+		if r.ExitCode != 3 {
+			t.Errorf("%s: the record says %+v", script, r)
+		}
+		if info, err := os.Lstat(filepath.Join(dir, launch.ExitFile)); err != nil || !info.Mode().IsRegular() {
+			t.Errorf("%s: the exit record is %v, %v", script, info, err)
+		}
 	}
 }
 

@@ -43,7 +43,8 @@ type launcher struct {
 	env    []string // of commands, before what they ask for
 	home   string   // working directory of commands that name none
 	folder folder
-	lock   rawFile // held, and told what was started
+	lock   rawFile // held; tells what was started, and in the end the record
+	told   []byte  // its line about the start
 
 	phase launch.Phase
 	conns map[*conn]struct{}

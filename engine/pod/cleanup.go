@@ -198,9 +198,9 @@ func clearFolder(dir string) {
 	}
 }
 
-// clearControl keeps a control folder's log files, its exit record and its lock:
-// those who follow the log learn from the record that nothing more comes, and the
-// two still tell the truth where the store had to be restored from a backup.
+// clearControl keeps a control folder's log files and its exit record: those
+// who follow the log learn from it that nothing more comes, and it still tells
+// the truth where the store had to be restored from a backup.
 func clearControl(dir string) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -212,7 +212,7 @@ func clearControl(dir string) {
 		return
 	}
 	for _, e := range entries {
-		kept := strings.HasPrefix(e.Name(), launch.LogPrefix) || e.Name() == launch.ExitFile || e.Name() == launch.LockFile
+		kept := strings.HasPrefix(e.Name(), launch.LogPrefix) || e.Name() == launch.ExitFile
 		if !kept || !e.Type().IsRegular() {
 			_ = root.RemoveAll(e.Name())
 		}

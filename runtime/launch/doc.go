@@ -11,10 +11,11 @@
 //	    <container>/                   the control folder, one for each container
 //	        config.json                written by the daemon before the container exists
 //	        command.json               the command, where it came by disk
-//	        lock                       held (flock) by the launcher while it lives; tells what it started
+//	        lock                       held (flock) by the launcher while it lives; tells what it
+//	                                   started, and becomes exit.json
 //	        s                          the launcher's unix socket, 0666
 //	        held.json                  how the command failed, while its container is kept
-//	        exit.json                  the exit record, written last, by rename
+//	        exit.json                  the exit record in its last line, there by rename
 //	        log.0, log.1 …             the command's output (see LogEntry)
 //
 // Everything in it is hostile to the daemon once a command has run: it is read

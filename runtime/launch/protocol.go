@@ -20,9 +20,9 @@ const (
 	MaxOutputs = 8 << 20
 )
 
-// File names in the control folder. The lock is held for the launcher's life, and
-// holds Started, as one line, once there is a command: one file the fewer for
-// each step.
+// File names in the control folder. The lock is held for the launcher's life. Once
+// there is a command it holds Started, as its first line; with ExitRecord as its
+// last line it becomes the exit file. A step so costs one file.
 const (
 	ConfigFile  = "config.json"
 	CommandFile = "command.json"

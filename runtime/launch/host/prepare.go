@@ -28,10 +28,12 @@ func Prepare(podDir, container string, cfg launch.Config) error {
 		return fmt.Errorf("prepare control folder: %w", err)
 	}
 	defer d.Close()
-	if lock, _, err := openFile(d, launch.LockFile); err == nil {
-		return lock.Close()
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("prepare control folder: %w", err)
+	for _, begun := range []string{launch.LockFile, launch.ExitFile} {
+		if f, _, err := openFile(d, begun); err == nil {
+			return f.Close()
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("prepare control folder: %w", err)
+		}
 	}
 	cfg.Version = launch.Version
 	if cfg.DaemonUID == 0 && cfg.DaemonGID == 0 {

@@ -29,7 +29,8 @@ func ReadExit(dir string) (*launch.ExitRecord, bool, error) {
 	if err != nil {
 		return nil, false, ignoreMissing(err)
 	}
-	r, err := DecodeExit(data)
+	data = bytes.TrimSuffix(data, []byte{'\n'})
+	r, err := DecodeExit(data[bytes.LastIndexByte(data, '\n')+1:])
 	if err != nil {
 		return nil, false, err
 	}
@@ -81,15 +82,16 @@ func ReadStarted(dir string) (*launch.Started, error) {
 		return nil, ignoreMissing(err)
 	}
 	defer d.Close()
-	data, err := readFile(d, launch.LockFile, 1<<20)
+	data, err := readFile(d, launch.LockFile, launch.MaxFrame)
 	if err != nil {
 		return nil, ignoreMissing(err)
 	}
-	if !bytes.HasSuffix(data, []byte{'\n'}) {
+	first, _, whole := bytes.Cut(data, []byte{'\n'})
+	if !whole {
 		return nil, nil // not written, or being written: a command follows only the whole line
 	}
 	var s launch.Started
-	if err := json.Unmarshal(data, &s); err != nil || s.CommandID == "" {
+	if err := json.Unmarshal(first, &s); err != nil || s.CommandID == "" {
 		return nil, fmt.Errorf("read %s: %w: it does not say what was started", launch.LockFile, ErrHostile)
 	}
 	return &s, nil
@@ -211,6 +213,10 @@ func ReadLife(dir string) (Life, error) {
 	}
 	defer d.Close()
 	fd, err := openat(int(d.Fd()), launch.LockFile, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	if errors.Is(err, fs.ErrNotExist) {
+		// It may be the exit record already, for the last moment of the launcher's life.
+		fd, err = openat(int(d.Fd()), launch.ExitFile, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return Unborn, nil
 	}
