@@ -114,11 +114,13 @@ func (a *app) release(ctx context.Context, c *client.Client, ref string) error {
 // tellPaused says of each step that has come to be paused how to go on. Where
 // every change has a line of its own, that says it already.
 func (w *waiter) tellPaused() {
+	untold := w.untold
+	w.untold = nil
 	if _, said := w.show.(*lines); said {
 		return
 	}
-	for _, task := range w.progress.tasks {
-		if task.Status.Reason != core.ReasonPaused || w.paused[task.Status.Pod] {
+	for _, task := range untold {
+		if w.paused[task.Status.Pod] {
 			continue
 		}
 		if w.paused == nil {

@@ -45,7 +45,9 @@ type waiter struct {
 	signals  chan os.Signal
 	// interrupted is true once the user asked for the run's end.
 	interrupted bool
-	// paused are the pods of which it was told that they are.
+	// untold are tasks that came to be paused; paused are the pods of which it was
+	// told that they are.
+	untold []*skiff.Task
 	paused map[string]bool
 }
 
@@ -142,7 +144,12 @@ func (w *waiter) streams(ctx context.Context, streams *errgroup.Group, send func
 			if err := decode(event.Object, task); err != nil {
 				return err
 			}
-			return send(func() { p.tasks[task.Name] = task })
+			return send(func() {
+				p.tasks[task.Name] = task
+				if task.Status.Reason == core.ReasonPaused {
+					w.untold = append(w.untold, task)
+				}
+			})
 		})
 	})
 	streams.Go(func() error {
