@@ -14,7 +14,7 @@ var version = "dev"
 
 // gcPercent lets the heap grow to four times what lives in it. That is little, a
 // few megabytes, as memory follows what is active; collecting it twice a second
-// under load would cost each small step a tenth of its time.
+// under load is felt in each small step.
 const gcPercent = 300
 
 func main() {
