@@ -156,7 +156,13 @@ func TestLauncherStaysSmall(t *testing.T) {
 }
 
 func TestCommandDiesBeforeTheLauncher(t *testing.T) {
-	r, dir := runOnce(t, launch.Config{}, sh("cat /proc/self/oom_score_adj /proc/$PPID/oom_score_adj"))
+	r, dir := runOnce(t, launch.Config{}, sh(`own=$(cat /proc/self/oom_score_adj); echo $own
+		for try in $(seq 100); do # for the instant of the fork the launcher has the command's
+			score=$(cat /proc/$PPID/oom_score_adj)
+			[ $score = $own ] || break
+			sleep 0.05
+		done
+		echo $score`))
 	data, err := os.ReadFile(filepath.Join(dir, "log.0"))
 	if err != nil || r.ExitCode != 0 {
 		t.Fatal(err, r)
