@@ -19,7 +19,24 @@ func (s *Store) Count(ctx context.Context, opts ListOptions, most int) (int, err
 			return 0, context.Cause(ctx)
 		}
 		err := s.readDurable(ctx, func(b buckets, _ uint64) error {
-			rows := rowsOf(b, opts, after, resumed)
+			if opts.Index != "" {
+				rows := newIndexRows(b.indexes, opts, after, resumed)
+				var last rowView // no copy is made but of the last one
+				for range countChunk {
+					row, found, err := rows.nextRow()
+					if err != nil {
+						return err
+					}
+					if more = found; !found || n == most {
+						return nil
+					}
+					last = row
+					n++
+				}
+				after, resumed = last.position(), true
+				return nil
+			}
+			rows := newKeyRows(b.objects.Cursor(), opts, after, resumed)
 			for range countChunk {
 				at, found, err := rows.next()
 				if err != nil {
