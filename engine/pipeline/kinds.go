@@ -43,6 +43,9 @@ const (
 	IndexExperiment = "experiment"
 	IndexState      = "state"
 	IndexRecurring  = "recurring"
+	// IndexFinished lists runs by their end, the last one first and those that go on
+	// behind all others: the time before a NUL, then as above.
+	IndexFinished = "finished"
 	// IndexField lists runs by the value that they have of a metric or a parameter:
 	// "metric:" or "param:" with its name, the value (skiff.OrderValue), then as
 	// above.
@@ -91,7 +94,8 @@ func Kinds() []store.Kind {
 			{Name: IndexState, Values: runsByState, Version: runColumnsVersion},
 			{Name: IndexRecurring, Values: runsByRecurringRun, Version: runColumnsVersion},
 			{Name: IndexName, Values: runsByName, Version: runColumnsVersion},
-			{Name: IndexField, Values: runsByField, Version: runColumnsVersion},
+			{Name: IndexFinished, Values: runsByEnd, Version: runColumnsVersion},
+			{Name: IndexField, Values: runsByField, Version: fieldColumnsVersion},
 			{Name: IndexID, Values: byName},
 			{Name: IndexPinned, Values: pinned},
 		}},
@@ -129,6 +133,9 @@ func activeRuns(obj core.Object) []string {
 
 // runColumnsVersion is that of the indexes whose values end with a run's columns.
 const runColumnsVersion = 1
+
+// fieldColumnsVersion is that of the index by field, whose values have fewer.
+const fieldColumnsVersion = 2
 
 func runsByCreation(obj core.Object) []string {
 	return inColumns(obj, "")
@@ -192,15 +199,20 @@ func runsByName(obj core.Object) []string {
 	return inColumns(obj, strings.ReplaceAll(nameValue(obj.(*skiff.Run).Spec.DisplayName), separator, "\x01")+separator)
 }
 
+func runsByEnd(obj core.Object) []string {
+	return inColumns(obj, store.TimeValue(obj.(*skiff.Run).Status.FinishedAt, true)+separator)
+}
+
 // runsByField has a row for each of a run's first parameters and metrics. Of the
-// columns it has those that stay, for a run's parameters are no reason to write
-// them anew at each of its states; and not the name.
+// columns it has not the name, and parameters not the state: they are no reason to
+// be written anew at each of a run's states. Metrics are known when it has ended.
 func runsByField(obj core.Object) []string {
 	run := obj.(*skiff.Run)
 	var values []string
 	created := store.TimeValue(run.CreationTimestamp, true)
 	columns := skiff.ColumnsOf(run)
-	columns.State, columns.Name, columns.NameCut = nil, nil, true
+	columns.Name, columns.NameCut = nil, true
+	state := columns.State
 	add := func(source string, of map[string]json.RawMessage) {
 		for i, name := range sortedKeys(of) {
 			if i == maxFieldRows {
@@ -213,7 +225,9 @@ func runsByField(obj core.Object) []string {
 			values = append(values, skiff.RunIndexValue(source+name+separator+key+separator, created, run.Name, columns))
 		}
 	}
+	columns.State = nil
 	add("param:", run.Spec.Parameters)
+	columns.State = state
 	add("metric:", run.Status.Metrics)
 	return values
 }

@@ -25,8 +25,10 @@ type entry struct {
 type gatherer struct {
 	*reader
 	after *entry
-	// page holds the first Size entries and some that may be among them.
+	// page holds the first Size entries and some that may be among them; what
+	// comes behind last is not.
 	page []entry
+	last *entry
 	// total counts what fits, behind is how many of it come after the page before.
 	total, behind int
 	// read counts objects and rows those of the index, up to most and mostRows.
@@ -146,8 +148,16 @@ func (g *gatherer) object(obj core.Object) {
 	g.add(e)
 }
 
-// row takes in what fits by its row alone.
+// row takes in what fits by its row alone. Most of a large span comes behind the
+// page: of that nothing is copied.
 func (g *gatherer) row(e store.Entry, key []byte) {
+	if g.last != nil && g.last.has && len(key) > 0 {
+		if by := compareBytes(key, g.last.key); by > 0 && !g.Desc || by < 0 && g.Desc {
+			g.total++
+			g.behind++
+			return
+		}
+	}
 	g.add(entry{place: place{e.Namespace, string(e.Name)}, key: string(key), has: len(key) > 0 || g.sort.kind != free})
 }
 
@@ -169,6 +179,10 @@ func (g *gatherer) cut() {
 	if len(g.page) > g.Size {
 		clear(g.page[g.Size:])
 		g.page = g.page[:g.Size]
+	}
+	if len(g.page) == g.Size {
+		last := g.page[g.Size-1]
+		g.last = &last
 	}
 }
 

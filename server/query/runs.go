@@ -2,6 +2,7 @@ package query
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,7 +38,9 @@ const (
 
 	// Fields that runs are ordered by.
 	createdAt   = "created_at"
+	finishedAt  = "finished_at"
 	displayName = "display_name"
+	runID       = "run_id"
 	state       = "state"
 
 	// Indexes of runs, as engine/pipeline declares them.
@@ -48,6 +51,7 @@ const (
 	byRecurring  = "recurring"
 	byName       = "name"
 	byID         = "id"
+	byEnd        = "finished"
 	byField      = "field"
 
 	// Parts of index values.
@@ -76,9 +80,9 @@ func Runs() *Listing {
 	states := Enum(of(func(r *skiff.Run) string { return StateOf(r.Status.State) }))
 	none := Text(func(core.Object) string { return "" })
 	return &Listing{Kind: runsKind, ScopeField: "experiment_id", Spans: runSpans, Extra: runField, Canonical: canonicalField, Fields: map[string]Field{
-		"run_id": id, "id": id, displayName: display, "name": display,
+		runID: id, "id": id, displayName: display, "name": display,
 		createdAt:          Moment(func(o core.Object) time.Time { return o.Metadata().CreationTimestamp }),
-		"finished_at":      Moment(func(o core.Object) time.Time { return o.(*skiff.Run).Status.FinishedAt }),
+		finishedAt:         Moment(func(o core.Object) time.Time { return o.(*skiff.Run).Status.FinishedAt }),
 		"scheduled_at":     Moment(func(o core.Object) time.Time { return o.(*skiff.Run).Spec.ScheduledAt }),
 		"description":      Text(of(func(r *skiff.Run) string { return r.Spec.Description })),
 		"storage_state":    Enum(of(func(r *skiff.Run) string { return StorageState(r.Spec.Archived) })),
@@ -99,6 +103,8 @@ func canonicalField(name string) string {
 		return displayName
 	case "status":
 		return state
+	case "id":
+		return runID
 	}
 	if rest, is := strings.CutPrefix(name, ParamPrefix); is {
 		return ParameterPrefix + rest
@@ -127,10 +133,10 @@ func runField(name string) (Field, bool) {
 func runSpans(q *Query) []Span {
 	var spans []Span
 	narrow := func(name, index, prefix string, covered ...int) {
-		spans = append(spans, Span{Name: name, Index: index, Prefix: prefix, Covered: covered, Narrow: true, Order: createdAt, Desc: true,
-			Columns: func() Columns { return &runRow{} }})
+		spans = append(spans, q.within(Span{Name: name, Index: index, Prefix: prefix, Covered: covered, Narrow: true, Order: createdAt, Desc: true,
+			Columns: func() Columns { return &runRow{} }}, createdAt))
 	}
-	if id, i := q.Predicate(Equals, "run_id", "id"); i >= 0 {
+	if id, i := q.Predicate(Equals, runID, "id"); i >= 0 {
 		spans = append(spans, Span{Name: "id", Index: byID, Prefix: id, Exact: true, Covered: []int{i}, Narrow: true})
 	}
 	if id, i := q.Predicate(Equals, "recurring_run_id"); i >= 0 && id != "" {
@@ -156,7 +162,9 @@ func runSpans(q *Query) []Span {
 	}
 	ordered("by name", byName, displayName, false)
 	ordered("by state", byState, state, false)
-	spans = append(spans, q.createdSpan())
+	spans = append(spans, Span{Name: "by id", Index: byID, Order: runID},
+		q.within(Span{Name: "by end", Index: byEnd, Order: finishedAt, Desc: true, Columns: func() Columns { return &runRow{ends: true} }}, finishedAt),
+		q.within(Span{Name: "by age", Index: byCreation, Order: createdAt, Desc: true, Columns: func() Columns { return &runRow{} }}, createdAt))
 	return spans
 }
 
@@ -218,41 +226,60 @@ func (s *Span) bound(p *Predicate, prefix string) {
 	default:
 		return
 	}
-	if s.From < low {
-		s.From = low
-	}
-	if s.Until == "" || high < s.Until {
-		s.Until = high
-	}
+	s.behind(low)
+	s.before(high)
 }
 
-// createdSpan is all runs by age, from the time on that the filter names.
-func (q *Query) createdSpan() Span {
-	span := Span{Name: "by age", Index: byCreation, Order: createdAt, Desc: true, Columns: func() Columns { return &runRow{} }}
+// within narrows a span, whose values have a time behind their prefix, newest
+// first, to the bounds that the filter sets for that field.
+func (q *Query) within(span Span, field string) Span {
 	for i := range q.Filter {
 		p := &q.Filter[i]
-		if p.Key != createdAt || len(p.want) != 1 {
+		if p.Key != field || len(p.want) != 1 {
 			continue
 		}
-		// Newest first: what is later comes before. Times are known to the second,
-		// and far from any run's at these ends.
+		// Times are known to the second. What is later comes before.
 		seconds := min(max(p.want[0].seconds, -farSeconds), farSeconds)
-		from := store.TimeValue(time.Unix(seconds+1, 0), true)
-		until := store.TimeValue(time.Unix(seconds, 0), true) + pastSeparator
+		since := span.Prefix + store.TimeValue(time.Unix(seconds, 0), true) + pastSeparator
+		after := span.Prefix + store.TimeValue(time.Unix(seconds+1, 0), true) + pastSeparator
 		switch p.Op {
-		case Greater, GreaterEquals:
-			if span.Until == "" || until < span.Until {
-				span.Until = until
-			}
-		case Less, LessEquals:
-			span.From = max(span.From, from)
+		case Greater:
+			span.before(after)
+		case GreaterEquals:
+			span.before(since)
+		case Less:
+			span.behind(since)
+		case LessEquals:
+			span.behind(after)
+		case Equals:
+			span.behind(after)
+			span.before(since)
+		default:
+			continue
+		}
+		if -indexedSeconds < seconds && seconds < indexedSeconds {
+			span.Covered = append(slices.Clip(span.Covered), i)
 		}
 	}
 	return span
 }
 
-// farSeconds is tens of thousands of years.
-const farSeconds = 1 << 40
+// behind and before are the span's values from one on, and up to one.
+func (s *Span) behind(value string) { s.From = max(s.From, value) }
+
+func (s *Span) before(value string) {
+	if s.Until == "" || value < s.Until {
+		s.Until = value
+	}
+}
+
+const (
+	// farSeconds is tens of thousands of years.
+	farSeconds = 1 << 40
+	// indexedSeconds is as far from 1970 as an index tells times apart, which is
+	// not as far as the time that stands for none.
+	indexedSeconds = 9_000_000_000
+)
 
 // maxNameValue is as far as the index by name holds a name.
 const maxNameValue = 256
@@ -283,11 +310,13 @@ func (q *Query) storage() (string, int) {
 type runRow struct {
 	// field is the one whose key the value begins with, for the index by field,
 	// which has neither states nor names.
-	field   string
+	field string
+	// ends says that the value begins with the time of the run's end.
+	ends    bool
 	value   []byte
 	columns skiff.RunColumns
 	ok      bool
-	created [16]byte
+	time    [16]byte
 }
 
 var _ Columns = (*runRow)(nil)
@@ -297,8 +326,12 @@ func (r *runRow) Has(field string) bool {
 	switch field {
 	case createdAt, "storage_state", "experiment_id", "recurring_run_id":
 		return true
-	case state, "status", displayName, "name":
+	case state, "status":
+		return !strings.HasPrefix(r.field, ParameterPrefix) && !strings.HasPrefix(r.field, ParamPrefix)
+	case displayName, "name":
 		return r.field == ""
+	case finishedAt:
+		return r.ends
 	}
 	return r.field != "" && canonicalField(field) == canonicalField(r.field)
 }
@@ -318,10 +351,7 @@ func (r *runRow) Column(field string) ([]byte, bool) {
 	case displayName, "name":
 		return r.columns.Name, !r.columns.NameCut
 	case state, "status":
-		if r.field != "" {
-			return nil, false
-		}
-		return r.columns.State, true
+		return r.columns.State, r.Has(state)
 	case "storage_state":
 		return []byte(StorageState(r.columns.Archived)), true
 	case "experiment_id":
@@ -329,7 +359,12 @@ func (r *runRow) Column(field string) ([]byte, bool) {
 	case "recurring_run_id":
 		return r.columns.RecurringRun, true
 	case createdAt:
-		return r.ascending()
+		return r.ascending(r.columns.Created)
+	case finishedAt:
+		if !r.ends {
+			return nil, false
+		}
+		return r.ascending(r.value[:min(len(r.value), len(r.time))])
 	}
 	if r.field == "" || canonicalField(field) != canonicalField(r.field) {
 		return nil, false
@@ -352,18 +387,18 @@ func (r *runRow) key() ([]byte, bool) {
 	return nil, false
 }
 
-// ascending turns the index's time, newest first, round.
-func (r *runRow) ascending() ([]byte, bool) {
-	if len(r.columns.Created) != len(r.created) {
+// ascending turns a time of the index, newest first, round.
+func (r *runRow) ascending(descending []byte) ([]byte, bool) {
+	if len(descending) != len(r.time) {
 		return nil, false
 	}
 	const digits = "0123456789abcdef"
-	for i, c := range r.columns.Created {
+	for i, c := range descending {
 		at := strings.IndexByte(digits, c)
 		if at < 0 {
 			return nil, false
 		}
-		r.created[i] = digits[15-at]
+		r.time[i] = digits[15-at]
 	}
-	return r.created[:], true
+	return r.time[:], true
 }
