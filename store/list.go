@@ -139,10 +139,7 @@ type keyRows struct {
 }
 
 func newKeyRows(cursor *bolt.Cursor, opts ListOptions, after position, resumed bool) *keyRows {
-	r := &keyRows{cursor: cursor, prefix: append([]byte(opts.Kind), 0)}
-	if opts.Namespace != "" {
-		r.prefix = append(append(r.prefix, opts.Namespace...), 0)
-	}
+	r := &keyRows{cursor: cursor, prefix: keyPrefix(opts)}
 	from := r.prefix
 	if resumed {
 		last := Key{Kind: opts.Kind, Namespace: after.namespace, Name: after.name}.raw()
@@ -150,6 +147,15 @@ func newKeyRows(cursor *bolt.Cursor, opts ListOptions, after position, resumed b
 	}
 	r.row, _ = cursor.Seek(from)
 	return r
+}
+
+// keyPrefix is what the keys of a list's objects begin with.
+func keyPrefix(opts ListOptions) []byte {
+	prefix := append([]byte(opts.Kind), 0)
+	if opts.Namespace != "" {
+		prefix = append(append(prefix, opts.Namespace...), 0)
+	}
+	return prefix
 }
 
 func (r *keyRows) next() (position, bool, error) {
@@ -187,13 +193,26 @@ type namespaceRows struct {
 
 func newIndexRows(index *bolt.Bucket, opts ListOptions, after position, resumed bool) *indexRows {
 	r := &indexRows{base: indexPrefix(opts.Kind, opts.Index), reverse: opts.Reverse}
+	for _, source := range namespaceSources(index, opts) {
+		if source.seek(after, resumed) {
+			r.sources = append(r.sources, source)
+		}
+	}
+	return r
+}
+
+// namespaceSources are the parts of an index that a list is of, before their
+// first rows.
+func namespaceSources(index *bolt.Bucket, opts ListOptions) []*namespaceRows {
+	base := indexPrefix(opts.Kind, opts.Index)
 	namespaces := []string{opts.Namespace}
 	if opts.Namespace == "" {
-		namespaces = r.namespaces(index.Cursor())
+		namespaces = indexedNamespaces(index.Cursor(), base)
 	}
+	sources := make([]*namespaceRows, 0, len(namespaces))
 	for _, namespace := range namespaces {
 		source := &namespaceRows{cursor: index.Cursor(), namespace: namespace, reverse: opts.Reverse}
-		source.prefix = append(append(bytes.Clone(r.base), namespace...), 0)
+		source.prefix = append(append(bytes.Clone(base), namespace...), 0)
 		source.bound = appendEscaped(bytes.Clone(source.prefix), opts.Prefix)
 		if opts.Exact {
 			source.bound = append(source.bound, 0, terminator)
@@ -206,21 +225,19 @@ func newIndexRows(index *bolt.Bucket, opts ListOptions, after position, resumed 
 			// the row without a terminator that bounds it.
 			source.high = appendEscaped(bytes.Clone(source.prefix), opts.Until)
 		}
-		if source.seek(after, resumed) {
-			r.sources = append(r.sources, source)
-		}
+		sources = append(sources, source)
 	}
-	return r
+	return sources
 }
 
-// namespaces skips through the index from namespace to namespace.
-func (r *indexRows) namespaces(cursor *bolt.Cursor) []string {
+// indexedNamespaces skips through an index from namespace to namespace.
+func indexedNamespaces(cursor *bolt.Cursor, base []byte) []string {
 	var out []string
-	row, _ := cursor.Seek(r.base)
-	for row != nil && bytes.HasPrefix(row, r.base) {
-		namespace, _, _ := bytes.Cut(row[len(r.base):], []byte{0})
+	row, _ := cursor.Seek(base)
+	for row != nil && bytes.HasPrefix(row, base) {
+		namespace, _, _ := bytes.Cut(row[len(base):], []byte{0})
 		out = append(out, string(namespace))
-		past := append(bytes.Clone(row[:len(r.base)+len(namespace)]), afterNULByte)
+		past := append(bytes.Clone(row[:len(base)+len(namespace)]), afterNULByte)
 		row, _ = cursor.Seek(past)
 	}
 	return out
@@ -231,7 +248,7 @@ func (n *namespaceRows) seek(after position, resumed bool) bool {
 	if n.reverse {
 		return n.seekBack(after, resumed)
 	}
-	from := n.bound
+	from := n.first()
 	if resumed {
 		from = append(bytes.Clone(n.prefix), after.value...)
 		switch {
@@ -247,6 +264,14 @@ func (n *namespaceRows) seek(after position, resumed bool) bool {
 	}
 	row, _ := n.cursor.Seek(from)
 	return n.take(row)
+}
+
+// first is where the wanted rows begin.
+func (n *namespaceRows) first() []byte {
+	if bytes.Compare(n.bound, n.low) < 0 {
+		return n.low
+	}
+	return n.bound
 }
 
 // seekBack goes to the last row before the position in the merged order.
