@@ -69,6 +69,9 @@ type API struct {
 	// taken: the daemon is the store's only writer.
 	names sync.Mutex
 	specs specCache
+	// bodies are buffers that answers were written from (*[]byte): a page of runs
+	// takes half a megabyte, which is not to be collected for each.
+	bodies sync.Pool
 }
 
 // New makes an API.
@@ -127,7 +130,7 @@ func (a *API) Routes() []route.Route {
 		one := route.Route{Method: method, Path: base + path, Verb: verb, Group: group, Resource: resource,
 			Asks: true, Refuse: turnDown, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				answer, err := h(r)
-				reply(w, answer, auth.GateFrom(r.Context()).Settle(err))
+				a.reply(w, answer, auth.GateFrom(r.Context()).Settle(err))
 			})}
 		if method == http.MethodPost || method == http.MethodPatch {
 			one.Accepts, one.MaxBody = []string{"application/json"}, maxBody

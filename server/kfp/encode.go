@@ -3,6 +3,7 @@ package kfp
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 )
@@ -24,6 +25,7 @@ func (m *run) appendJSON(dst []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode run %s: %w", m.RunID, err)
 	}
+	dst = slices.Grow(dst, len(fields)+len(m.PipelineSpec)+len(`{"pipeline_spec":,`+"\n"))
 	if len(m.PipelineSpec) == 0 {
 		return append(dst, fields...), nil
 	}
@@ -37,6 +39,7 @@ func (m *run) appendJSON(dst []byte) ([]byte, error) {
 
 // appendJSON implements message.
 func (m *listRunsResponse) appendJSON(dst []byte) ([]byte, error) {
+	dst = slices.Grow(dst, m.sizeHint())
 	separator := byte('{')
 	field := func(name string) {
 		dst = append(append(append(append(dst, separator), '"'), name...), '"', ':')
@@ -68,6 +71,17 @@ func (m *listRunsResponse) appendJSON(dst []byte) ([]byte, error) {
 		dst = append(dst, '{')
 	}
 	return append(dst, '}'), nil
+}
+
+// sizeHint is about what the answer takes: of a large one, growing by and by
+// would copy all of it several times.
+func (m *listRunsResponse) sizeHint() int {
+	const besides = 2 << 10 // a run takes without its pipeline
+	size := len(m.NextPageToken) + besides
+	for _, one := range m.Runs {
+		size += len(one.PipelineSpec) + besides
+	}
+	return size
 }
 
 // maxSpecs bounds the pipelines that are kept, in bytes: some hundreds of usual

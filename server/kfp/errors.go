@@ -126,21 +126,33 @@ func statusOf(err error) (status, int) {
 	return answer, httpStatus(code)
 }
 
+// maxKeptBody bounds the buffers that are kept: what a page of runs takes that
+// has usual pipelines.
+const maxKeptBody = 1 << 20
+
 // reply answers with a message or with an error.
-func reply(w http.ResponseWriter, answer any, err error) {
+func (a *API) reply(w http.ResponseWriter, answer any, err error) {
 	if err != nil {
 		refusal, code := statusOf(err)
 		kube.WriteJSON(w, code, refusal)
 		return
 	}
 	if own, is := answer.(message); is {
-		body, err := own.appendJSON(nil)
+		buffer, kept := a.bodies.Get().(*[]byte)
+		if !kept {
+			buffer = new([]byte)
+		}
+		body, err := own.appendJSON((*buffer)[:0])
 		if err != nil {
 			refusal, code := statusOf(err)
 			kube.WriteJSON(w, code, refusal)
 			return
 		}
 		kube.WriteBody(w, http.StatusOK, body)
+		if cap(body) <= maxKeptBody {
+			*buffer = body
+			a.bodies.Put(buffer)
+		}
 		return
 	}
 	kube.WriteJSON(w, http.StatusOK, answer)

@@ -46,13 +46,13 @@ func (a *API) nodeLog(w http.ResponseWriter, r *http.Request) {
 		err = refuse(rpcUnimplemented, "this daemon gives no logs out")
 	}
 	if err = auth.GateFrom(r.Context()).Settle(err); err != nil {
-		reply(w, nil, err)
+		a.reply(w, nil, err)
 		return
 	}
 	out := &lateHeader{w: w}
 	if err := a.cfg.PodLogs(r.Context(), namespace, pod, out); err != nil {
 		if !out.begun {
-			reply(w, nil, err)
+			a.reply(w, nil, err)
 			return
 		}
 		a.cfg.Logger.Warn("log stream broke off", "pod", pod, "error", err)
