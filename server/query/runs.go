@@ -394,11 +394,14 @@ func (r *runRow) ascending(descending []byte) ([]byte, bool) {
 	}
 	const digits = "0123456789abcdef"
 	for i, c := range descending {
-		at := strings.IndexByte(digits, c)
-		if at < 0 {
+		switch {
+		case '0' <= c && c <= '9':
+			r.time[i] = digits[15-(c-'0')]
+		case 'a' <= c && c <= 'f':
+			r.time[i] = digits[15-(c-'a'+10)]
+		default:
 			return nil, false
 		}
-		r.time[i] = digits[15-at]
 	}
 	return r.time[:], true
 }
