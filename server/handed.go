@@ -48,8 +48,9 @@ type (
 
 func readFile(ctx context.Context, f *os.File) io.Reader { return fileReader{ctx, artifact.Ahead(f)} }
 
-func writeFile(ctx context.Context, f *os.File) io.Writer {
-	return fileWriter{ctx, artifact.Steadily(f)}
+// writeFile has an exported bundle written to a file.
+func writeFile(ctx context.Context, f *os.File, exported Exported) error {
+	return artifact.WriteFile(f, func(w io.Writer) error { return exported.Write(ctx, fileWriter{ctx, w}) })
 }
 
 // Read implements io.Reader.

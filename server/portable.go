@@ -174,7 +174,7 @@ func (s *Server) export(w http.ResponseWriter, r *http.Request, req ExportReques
 func (s *Server) exportTo(w http.ResponseWriter, r *http.Request, exported Exported, file *os.File) {
 	w.Header().Set(BundleSizeHeader, strconv.FormatInt(exported.Manifest().Size(), 10))
 	w.WriteHeader(http.StatusProcessing)
-	if err := exported.Write(r.Context(), writeFile(r.Context(), file)); err != nil {
+	if err := writeFile(r.Context(), file, exported); err != nil {
 		s.cfg.Logger.Warn("export broke off", "name", r.PathValue("name"), "error", err)
 		kube.WriteError(w, err)
 		return

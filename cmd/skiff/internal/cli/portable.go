@@ -98,7 +98,7 @@ func (a *app) export(ctx context.Context, c *client.Client, plural, name string,
 	if c.Hands() {
 		err = a.exportTo(ctx, c, plural, name, query, temp)
 	} else {
-		err = a.download(ctx, c, plural, name, query, artifact.Steadily(temp))
+		err = artifact.WriteFile(temp, func(w io.Writer) error { return a.download(ctx, c, plural, name, query, w) })
 	}
 	if err == nil {
 		err = temp.Sync()

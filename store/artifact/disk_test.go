@@ -12,15 +12,19 @@ import (
 	"github.com/skiff-ml/skiff/store/artifact"
 )
 
-// TestSteadily: what goes to a file in odd pieces and comes back from it is what
+// TestWriteFile: what goes to a file in odd pieces and comes back from it is what
 // it was, and an end that is none is told.
-func TestSteadily(t *testing.T) {
+func TestWriteFile(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789abcdef"), 2<<20)
 	data = append(data, "and an odd end"...)
 	path := filepath.Join(t.TempDir(), "file")
 	f, err := os.Create(path)
 	must(t, err)
-	n, err := io.Copy(artifact.Steadily(f), iotest.HalfReader(bytes.NewReader(data)))
+	n := int64(0)
+	err = artifact.WriteFile(f, func(w io.Writer) (err error) {
+		n, err = io.Copy(w, iotest.HalfReader(bytes.NewReader(data)))
+		return err
+	})
 	if err = errors.Join(err, f.Close()); err != nil || n != int64(len(data)) {
 		t.Fatalf("wrote %d of %d bytes: %v", n, len(data), err)
 	}
@@ -35,7 +39,10 @@ func TestSteadily(t *testing.T) {
 	f, err = os.Create(path)
 	must(t, err)
 	defer func() { must(t, f.Close()) }()
-	_, err = io.Copy(artifact.Steadily(f), io.MultiReader(bytes.NewReader(data[:100]), iotest.ErrReader(io.ErrUnexpectedEOF)))
+	err = artifact.WriteFile(f, func(w io.Writer) error {
+		_, err := io.Copy(w, io.MultiReader(bytes.NewReader(data[:100]), iotest.ErrReader(io.ErrUnexpectedEOF)))
+		return err
+	})
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a source that breaks off: %v", err)
 	}
