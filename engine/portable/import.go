@@ -228,6 +228,9 @@ func (in *importing) take(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	wanted, err := in.wanted(ctx, contents)
+	if err == nil {
+		err = in.restore(ctx, plan, wanted)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -342,6 +345,30 @@ func (in *importing) wanted(ctx context.Context, contents []content) ([]content,
 		}
 	}
 	return wanted, nil
+}
+
+// restore plans that artifacts whose contents were removed have them again.
+func (in *importing) restore(ctx context.Context, plan *plan, wanted []content) error {
+	for _, c := range wanted {
+		name := c.artifact.Name
+		there, err := store.GetAs[*skiff.Artifact](ctx, in.p.cfg.Store, store.Key{Kind: artifactsKind, Namespace: in.req.Namespace, Name: name})
+		if errors.Is(err, store.ErrNotFound) {
+			c.artifact.Status.Purged = nil // whatever became of them where they come from
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("look for artifact %s: %w", name, err)
+		}
+		switch purged := there.Status.Purged; {
+		case purged == nil:
+			continue
+		case purged.RemovedAt.IsZero():
+			return refuse("artifact "+name, "import it again in a moment", "the contents that it had here are being removed")
+		}
+		there.Status.Purged = nil
+		plan.restore = append(plan.restore, there)
+	}
+	return nil
 }
 
 // report sums up.
