@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
@@ -137,12 +138,24 @@ func exportRequest(r *http.Request) (ExportRequest, error) {
 // has its status.
 func (s *Server) export(w http.ResponseWriter, r *http.Request, req ExportRequest, resource string) {
 	name := r.PathValue("name")
+	file, err := handed(r)
+	if err != nil {
+		kube.WriteError(w, err)
+		return
+	}
+	if file != nil {
+		defer func() { _ = file.Close() }() // the client syncs it
+	}
 	exported, err := s.cfg.Portable.Export(r.Context(), req)
 	if err != nil {
 		kube.WriteError(w, notFoundAs(err, resource, name))
 		return
 	}
 	defer func() { _ = exported.Close() }()
+	if file != nil {
+		s.exportTo(w, r, exported, file)
+		return
+	}
 	header := w.Header()
 	header.Set("Content-Type", "application/octet-stream")
 	header.Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", name+".tar.gz"))
@@ -154,6 +167,19 @@ func (s *Server) export(w http.ResponseWriter, r *http.Request, req ExportReques
 		// that what it has is not whole.
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// exportTo writes a bundle to the client's own file. The client is told its size
+// at once and how it went at the end.
+func (s *Server) exportTo(w http.ResponseWriter, r *http.Request, exported Exported, file *os.File) {
+	w.Header().Set(BundleSizeHeader, strconv.FormatInt(exported.Manifest().Size(), 10))
+	w.WriteHeader(http.StatusProcessing)
+	if err := writeFile(r.Context(), file, exported); err != nil {
+		s.cfg.Logger.Warn("export broke off", "name", r.PathValue("name"), "error", err)
+		kube.WriteError(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // timedWriter gives each write its own time.
@@ -189,7 +215,16 @@ func (s *Server) importBundle(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) importFrom(r *http.Request, req ImportRequest, filename string) (*ImportReport, error) {
-	body := bufio.NewReaderSize(r.Body, bundle.SniffBytes)
+	file, err := handed(r)
+	if err != nil {
+		return nil, err
+	}
+	source := io.Reader(r.Body)
+	if file != nil {
+		defer func() { _ = file.Close() }() // it was only read
+		source = readFile(r.Context(), file)
+	}
+	body := bufio.NewReaderSize(source, bundle.SniffBytes)
 	head, err := body.Peek(bundle.SniffBytes)
 	switch {
 	case err != nil && !errors.Is(err, io.EOF):

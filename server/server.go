@@ -19,6 +19,7 @@ import (
 	"github.com/skiff-ml/skiff/server/auth"
 	"github.com/skiff-ml/skiff/server/kfp"
 	"github.com/skiff-ml/skiff/server/kube"
+	"github.com/skiff-ml/skiff/server/listen"
 	"github.com/skiff-ml/skiff/server/route"
 	"github.com/skiff-ml/skiff/server/view"
 	"github.com/skiff-ml/skiff/store"
@@ -241,8 +242,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 // finish for a moment. It closes the listeners.
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	server := &http.Server{
-		Handler:           s,
-		ConnContext:       s.authn.ConnContext,
+		Handler: s,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return s.authn.ConnContext(listen.ConnContext(ctx, c), c)
+		},
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,

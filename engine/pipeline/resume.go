@@ -69,6 +69,11 @@ func (c *Controller) origin(ctx context.Context, run *skiff.Run) (*origin, error
 	if err != nil {
 		return nil, fmt.Errorf("read run %s, to go on from: %w", o.name, err)
 	}
+	if old.Status.Imported != nil {
+		// The one that was meant was deleted, and another came under its id.
+		o.gone = "run " + o.name + " was imported since"
+		return o, nil
+	}
 	pkg, err := c.manifest(ctx, old.Namespace, old.Spec.Manifest)
 	if err != nil {
 		return nil, err

@@ -23,6 +23,8 @@ func (c *Controller) resumable(ctx context.Context, namespace, name string) (*sk
 		problems.Add("resume", "there is no run %q in namespace %s", name, namespace).Hint = "skiff get runs lists them"
 	case err != nil:
 		return nil, fmt.Errorf("read run %s, to go on from: %w", name, err)
+	case run.Status.Imported != nil:
+		problems.Add("resume", "run %s was imported; what came of its steps is not taken for results of steps here", name).Hint = "skiff reproduce " + name + " runs all of it again"
 	case !run.Status.State.Terminal():
 		problems.Add("resume", "run %s is still %s", name, run.Status.State).Hint = "wait for its end, or cancel it first: skiff cancel " + name
 	}

@@ -300,6 +300,14 @@ func TestResumeRefused(t *testing.T) {
 	ended := r.finish("again", nil).Name
 	running := r.submit("simple", with("do", "hold gate"))
 	r.held(running, "step")
+	stranger := r.finish("again", nil).Name
+	_, err := store.ModifyAs(t.Context(), r.store, store.Key{Kind: Runs, Namespace: space, Name: stranger}, func(run *skiff.Run) error {
+		run.Status.Imported = &skiff.RunImport{}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		name string
 		sub  Submission
@@ -307,6 +315,7 @@ func TestResumeRefused(t *testing.T) {
 	}{
 		{"no such run", Submission{Resume: &skiff.Resume{Run: "nope"}}, `resume: there is no run "nope" in namespace default (skiff get runs lists them)`},
 		{"a run that runs", Submission{Resume: &skiff.Resume{Run: running}}, "resume: run " + running + " is still RUNNING (wait for its end, or cancel it first: skiff cancel " + running + ")"},
+		{"an imported run", Submission{Resume: &skiff.Resume{Run: stranger}}, "resume: run " + stranger + " was imported; what came of its steps is not taken for results of steps here (skiff reproduce " + stranger + " runs all of it again)"},
 		{"an unknown task", Submission{Resume: &skiff.Resume{Run: ended, From: []string{"adddress"}}}, `from: the pipeline has no task "adddress" (did you mean "address"?)`},
 		{"an unknown path", Submission{Resume: &skiff.Resume{Run: ended, From: []string{"outer/befor"}}}, `from: the pipeline has no task "outer/befor" (did you mean "outer/before"?)`},
 		{"a key of many", Submission{Resume: &skiff.Resume{Run: ended, From: []string{"flaky"}}}, `the pipeline has 2 tasks called "flaky" (say which: outer/beside/flaky, outer/inner/flaky)`},

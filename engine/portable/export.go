@@ -55,11 +55,13 @@ func (e *Export) Write(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	for i, open := range e.sources {
+	q := &queue{e: e}
+	defer q.close()
+	for i := range e.sources {
 		if err := context.Cause(ctx); err != nil {
 			return errors.Join(err, out.Close())
 		}
-		contents, err := open()
+		contents, err := q.next()
 		if err == nil {
 			err = errors.Join(out.Add(contents), contents.Close())
 		}
@@ -69,6 +71,51 @@ func (e *Export) Write(ctx context.Context, w io.Writer) error {
 		}
 	}
 	return out.Close()
+}
+
+const (
+	// queueBytes of contents, at least, are asked of the disk while what comes
+	// before them is written, and queueFiles are open then at most.
+	queueBytes = 4 << 20
+	queueFiles = 32
+)
+
+// queue opens an export's sources a little before their turn, so that the disk
+// does not rest between small files.
+type queue struct {
+	e *Export
+	// open are those before opened, oldest first; bytes is what they hold.
+	open   []source
+	opened int
+	bytes  int64
+}
+
+type source struct {
+	contents io.ReadCloser
+	err      error
+	size     int64
+}
+
+// next is the source whose turn it is. The caller closes it.
+func (q *queue) next() (io.ReadCloser, error) {
+	for q.opened < len(q.e.sources) && (len(q.open) == 0 || q.bytes < queueBytes && len(q.open) < queueFiles) {
+		s := source{size: q.e.manifest.Entries[q.opened].Size}
+		s.contents, s.err = q.e.sources[q.opened]()
+		q.opened++
+		q.open, q.bytes = append(q.open, s), q.bytes+s.size
+	}
+	s := q.open[0]
+	q.open, q.bytes = q.open[1:], q.bytes-s.size
+	return s.contents, s.err
+}
+
+// close closes what had no turn.
+func (q *queue) close() {
+	for _, s := range q.open {
+		if s.err == nil {
+			_ = s.contents.Close() // it was only read
+		}
+	}
 }
 
 // add puts an entry behind the others.

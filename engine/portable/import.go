@@ -54,6 +54,7 @@ type importing struct {
 	manifest *bundle.Manifest
 	cargo    *cargo
 	stage    *artifact.Stage // nil in a dry run
+	disk     *artifact.Disk  // writes to the stage
 	// files are the hashes of the artifacts' files by their path in the bundle.
 	files map[string]artifact.Node
 	// staged are the names in the stage of artifacts, by artifact, and of images,
@@ -91,10 +92,27 @@ func (p *Porter) Import(ctx context.Context, req ImportRequest, r io.Reader) (re
 		// Whatever ended the import, nobody needs its stage any more.
 		defer func() { err = errors.Join(err, in.stage.Remove(context.WithoutCancel(ctx))) }()
 	}
-	if err := in.read(ctx); err != nil {
+	if err := in.readAll(ctx); err != nil {
 		return nil, err
 	}
 	return in.take(ctx)
+}
+
+// readAll reads the bundle and returns when what is kept of it is written.
+func (in *importing) readAll(ctx context.Context) error {
+	if in.stage != nil {
+		in.disk = artifact.NewDisk()
+	}
+	err := in.read(ctx)
+	if in.disk != nil {
+		if waited := in.disk.Wait(); !errors.Is(err, waited) { // it may be why the reading ended
+			err = errors.Join(err, waited)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return in.p.at("read")
 }
 
 // read reads the bundle to its end: objects into memory, the rest to the stage.
@@ -105,7 +123,7 @@ func (in *importing) read(ctx context.Context) error {
 	for {
 		entry, contents, err := in.reader.Next()
 		if errors.Is(err, io.EOF) {
-			return in.p.at("read")
+			return nil
 		}
 		if err != nil {
 			return err
@@ -175,8 +193,9 @@ func (in *importing) keep(entry *bundle.Entry) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	return in.reader.Copy(artifact.Steadily(f))
+	out := in.disk.File(f, entry.Size)
+	defer func() { err = errors.Join(err, out.Close()) }()
+	return in.reader.Copy(out)
 }
 
 // take checks what was read and gives it its place.
@@ -209,6 +228,9 @@ func (in *importing) take(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	wanted, err := in.wanted(ctx, contents)
+	if err == nil {
+		err = in.restore(ctx, plan, wanted)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -323,6 +345,30 @@ func (in *importing) wanted(ctx context.Context, contents []content) ([]content,
 		}
 	}
 	return wanted, nil
+}
+
+// restore plans that artifacts whose contents were removed have them again.
+func (in *importing) restore(ctx context.Context, plan *plan, wanted []content) error {
+	for _, c := range wanted {
+		name := c.artifact.Name
+		there, err := store.GetAs[*skiff.Artifact](ctx, in.p.cfg.Store, store.Key{Kind: artifactsKind, Namespace: in.req.Namespace, Name: name})
+		if errors.Is(err, store.ErrNotFound) {
+			c.artifact.Status.Purged = nil // whatever became of them where they come from
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("look for artifact %s: %w", name, err)
+		}
+		switch purged := there.Status.Purged; {
+		case purged == nil:
+			continue
+		case purged.RemovedAt.IsZero():
+			return refuse("artifact "+name, "import it again in a moment", "the contents that it had here are being removed")
+		}
+		there.Status.Purged = nil
+		plan.restore = append(plan.restore, there)
+	}
+	return nil
 }
 
 // report sums up.

@@ -24,6 +24,9 @@ type planned struct {
 type plan struct {
 	create  []planned
 	present []planned
+	// restore are artifacts that are here as they are to be: the import brings
+	// their contents back.
+	restore []*skiff.Artifact
 }
 
 // planner compares a cargo with what is here.
@@ -216,13 +219,18 @@ func essence(obj core.Object) ([]byte, error) {
 
 // ops are the plan as one transaction, marked as the import's.
 func (pl *plan) ops(id string, now time.Time) []store.Op {
-	ops := make([]store.Op, 0, len(pl.create))
+	ops := make([]store.Op, 0, len(pl.create)+len(pl.restore))
 	for _, one := range pl.create {
 		annotate(one.obj.Metadata(), core.AnnotationImport, id)
 		if run, isRun := one.obj.(*skiff.Run); isRun {
 			run.Status.Imported.At = now
 		}
 		ops = append(ops, store.Op{Verb: store.Create, Kind: one.kind, Object: one.obj})
+	}
+	for _, a := range pl.restore {
+		// Marked as well: the first of all may be what tells that it was done.
+		annotate(&a.ObjectMeta, core.AnnotationImport, id)
+		ops = append(ops, store.Op{Verb: store.Update, Kind: artifactsKind, Object: a})
 	}
 	return ops
 }

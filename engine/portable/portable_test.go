@@ -130,24 +130,6 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// TestContentsLater: a run can come first and its artifacts' contents later.
-func TestContentsLater(t *testing.T) {
-	from, to := newHome(t), newHome(t)
-	run := from.ran(t, nil)
-	_, err := to.take(t, portable.ImportRequest{}, from.export(t, portable.ExportRequest{Run: run.Name}))
-	must(t, err)
-	a, err := store.GetAs[*skiff.Artifact](t.Context(), to.store, store.Key{Kind: artifacts, Namespace: space, Name: run.Name + "-step-1-report"})
-	must(t, err)
-	if to.repository.Exists(space, a.Spec.URI) || a.Status.Digest == "" {
-		t.Errorf("without contents: %+v", a)
-	}
-	report, err := to.take(t, portable.ImportRequest{}, from.export(t, portable.ExportRequest{Run: run.Name, Artifacts: true}))
-	must(t, err)
-	if report.Artifacts != 2 || len(report.Created) != 0 || !to.repository.Exists(space, a.Spec.URI) {
-		t.Errorf("with contents: %+v", report)
-	}
-}
-
 func TestAs(t *testing.T) {
 	from, to := newHome(t), newHome(t)
 	p, v := from.keep(t, "train", trainYAML)

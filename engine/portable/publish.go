@@ -19,8 +19,8 @@ const journalName = "journal.json"
 // journal is what takes an import back that did not come to its commit.
 type journal struct {
 	Namespace string `json:"namespace"`
-	// Marker is one of the objects that the commit makes; none where it makes
-	// none.
+	// Marker is one of the objects that the commit makes or changes; none where
+	// it does neither.
 	Marker *store.Key `json:"marker,omitempty"`
 	// Places are where contents are put, and nothing was.
 	Places []place `json:"places,omitempty"`

@@ -24,6 +24,9 @@ func peerFrom(ctx context.Context) (peer, bool) {
 // process of the same uid inside a container or a sandboxed step that got hold
 // of the socket.
 func withUnixPeer(ctx context.Context, c net.Conn) context.Context {
+	if outer, is := c.(interface{ NetConn() net.Conn }); is {
+		c = outer.NetConn()
+	}
 	conn, ok := c.(*net.UnixConn)
 	if !ok {
 		return ctx

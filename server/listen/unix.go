@@ -47,6 +47,15 @@ type unixListener struct {
 	path string
 }
 
+// Accept implements net.Listener. The connections may bring files; see TakeFile.
+func (l *unixListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &fileConn{UnixConn: conn.(*net.UnixConn)}, nil
+}
+
 // Close stops listening and removes the socket.
 func (l *unixListener) Close() error {
 	// First the name, so that nobody dials a socket that no longer answers.

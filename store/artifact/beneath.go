@@ -214,7 +214,16 @@ func names(dir fd) ([]string, error) {
 // inside it. Kernels without openat2 (before 5.6) follow none.
 func resolveBeneath(dir fd, subpath string, flags int) (fd, error) {
 	var out int
-	err := retry(func() (err error) {
+	// EAGAIN says that something, anywhere on the machine, was renamed while the
+	// kernel went up a path, and that it cannot tell whether that matters.
+	again := func(call func() error) error {
+		for {
+			if err := retry(call); !errors.Is(err, unix.EAGAIN) {
+				return err
+			}
+		}
+	}
+	err := again(func() (err error) {
 		out, err = unix.Openat2(int(dir), subpath, &unix.OpenHow{
 			Flags:   uint64(flags),
 			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,

@@ -24,14 +24,20 @@ type meter struct {
 	what  string
 	total atomic.Int64 // 0 where unknown
 	moved atomic.Int64
+	// file, where it is not nil, is what the daemon reads or writes: its place in
+	// the file is this process's too, and says how far it is.
+	file  *os.File
 	begin time.Time
 
 	stop, stopped chan struct{}
 }
 
 // newMeter begins to watch; end must be called.
-func (a *app) newMeter(what string) *meter {
-	m := &meter{out: a.Err, what: what, begin: time.Now(), stop: make(chan struct{}), stopped: make(chan struct{})}
+func (a *app) newMeter(what string) *meter { return a.newFileMeter(what, nil) }
+
+// newFileMeter is newMeter for a file that the daemon was handed.
+func (a *app) newFileMeter(what string, file *os.File) *meter {
+	m := &meter{out: a.Err, what: what, file: file, begin: time.Now(), stop: make(chan struct{}), stopped: make(chan struct{})}
 	every, inPlace := meterLine, false
 	if _, is := terminal(a.Err); is && os.Getenv("TERM") != "dumb" {
 		every, inPlace = meterFirst, true
@@ -55,6 +61,11 @@ func (m *meter) run(every time.Duration, inPlace bool) {
 		case <-timer.C:
 		}
 		timer.Reset(every)
+		if m.file != nil {
+			if at, err := m.file.Seek(0, io.SeekCurrent); err == nil {
+				m.moved.Store(at)
+			}
+		}
 		text := m.text(time.Now())
 		if inPlace {
 			drawn = true

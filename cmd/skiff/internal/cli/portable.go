@@ -95,7 +95,11 @@ func (a *app) export(ctx context.Context, c *client.Client, plural, name string,
 		return refuse(fmt.Errorf("write the bundle: %w", err))
 	}
 	defer func() { _ = os.Remove(temp.Name()) }()
-	err = a.download(ctx, c, plural, name, query, artifact.Steadily(temp))
+	if c.Hands() {
+		err = a.exportTo(ctx, c, plural, name, query, temp)
+	} else {
+		err = artifact.WriteFile(temp, func(w io.Writer) error { return a.download(ctx, c, plural, name, query, w) })
+	}
 	if err == nil {
 		err = temp.Sync()
 	}
@@ -111,6 +115,17 @@ func (a *app) export(ctx context.Context, c *client.Client, plural, name string,
 	}
 	a.notef("%s written; \"skiff import %s\" takes it in", file, filepath.Base(file))
 	return nil
+}
+
+// exportTo has the daemon write a bundle to a file.
+func (a *app) exportTo(ctx context.Context, c *client.Client, plural, name string, query url.Values, file *os.File) error {
+	meter := a.newFileMeter("exporting", file)
+	defer meter.end()
+	err := c.ExportTo(ctx, a.namespace, plural, name, query, file, meter.total.Store)
+	if client.Invalid(err) {
+		return refuse(err)
+	}
+	return err
 }
 
 // download copies a bundle to w.
@@ -159,6 +174,7 @@ func (a *app) importCommand() *cobra.Command {
 			query.Set("dryRun", "All")
 		}
 		in, size := a.In, int64(-1)
+		var file *os.File
 		if args[0] != "-" {
 			f, err := os.Open(args[0])
 			if err != nil {
@@ -169,7 +185,7 @@ func (a *app) importCommand() *cobra.Command {
 			if err != nil || !info.Mode().IsRegular() {
 				return refuse(errors.Join(fmt.Errorf("read the bundle: %s is not a file", args[0]), err))
 			}
-			in, size = artifact.Ahead(f), info.Size()
+			file, in, size = f, artifact.Ahead(f), info.Size()
 			query.Set("filename", filepath.Base(args[0]))
 		}
 		c, done, err := a.writer(cmd.Context())
@@ -177,7 +193,12 @@ func (a *app) importCommand() *cobra.Command {
 			return err
 		}
 		defer done()
-		report, err := a.upload(cmd.Context(), c, query, in, size)
+		var report *server.ImportReport
+		if file != nil && c.Hands() {
+			report, err = a.importFrom(cmd.Context(), c, query, file, size)
+		} else {
+			report, err = a.upload(cmd.Context(), c, query, in, size)
+		}
 		if client.Invalid(err) {
 			return refuse(err)
 		}
@@ -190,6 +211,14 @@ func (a *app) importCommand() *cobra.Command {
 		return a.printReport(report)
 	}
 	return cmd
+}
+
+// importFrom has the daemon read a bundle from a file.
+func (a *app) importFrom(ctx context.Context, c *client.Client, query url.Values, file *os.File, size int64) (*server.ImportReport, error) {
+	meter := a.newFileMeter("importing", file)
+	defer meter.end()
+	meter.total.Store(size)
+	return c.ImportFrom(ctx, a.namespace, query, file)
 }
 
 func (a *app) upload(ctx context.Context, c *client.Client, query url.Values, in io.Reader, size int64) (*server.ImportReport, error) {

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/skiff-ml/skiff/server"
 	"github.com/skiff-ml/skiff/server/auth"
 	"github.com/skiff-ml/skiff/server/kube"
 	"github.com/skiff-ml/skiff/server/listen"
@@ -49,6 +50,8 @@ type Client struct {
 	base  string
 	token string
 	http  *http.Client
+	// dial connects to the socket; nil where the daemon is elsewhere.
+	dial func(ctx context.Context) (net.Conn, error)
 	// where names the daemon in messages.
 	where string
 }
@@ -71,9 +74,8 @@ func New(cfg Config) (*Client, error) {
 	c.http = &http.Client{Transport: transport}
 	if cfg.Host == "" {
 		c.base, c.where = "http://localhost", filepath.Join(cfg.StateDir, listen.SocketFile)
-		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return listen.DialUnix(ctx, cfg.StateDir)
-		}
+		c.dial = func(ctx context.Context) (net.Conn, error) { return listen.DialUnix(ctx, cfg.StateDir) }
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) }
 		return c, nil
 	}
 	base, err := parseHost(cfg.Host)
@@ -163,6 +165,8 @@ type request struct {
 	// negative where that is unknown.
 	stream io.Reader
 	size   int64
+	// file is handed over with the request; see Hands.
+	file *os.File
 }
 
 // do sends a request and returns the answer where it is a success.
@@ -187,7 +191,12 @@ func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
 	if r.accept != "" {
 		req.Header.Set("Accept", r.accept)
 	}
-	res, err := c.http.Do(req)
+	caller := c.http
+	if r.file != nil {
+		req.Header.Set(server.BundleFileHeader, "handed")
+		caller = c.handing(r.file)
+	}
+	res, err := caller.Do(req)
 	if err != nil {
 		return nil, c.unreachable(err)
 	}
@@ -196,6 +205,17 @@ func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
 		return nil, statusError(res)
 	}
 	return res, nil
+}
+
+// handing is for one request, on a connection of its own, that brings a file.
+func (c *Client) handing(f *os.File) *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		conn, err := c.dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return listen.WithFile(conn, f), nil
+	}}}
 }
 
 // unreachable tells a daemon that is not there from one that broke off.

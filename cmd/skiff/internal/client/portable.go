@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 
@@ -34,6 +37,39 @@ func (c *Client) Export(ctx context.Context, namespace, plural, name string, que
 		size = 0 // it is for the progress alone
 	}
 	return res.Body, size, nil
+}
+
+// Hands reports whether the daemon can be handed files: where it is on the
+// socket. It then reads and writes them itself, and nothing goes through the
+// connection.
+func (c *Client) Hands() bool { return c.dial != nil }
+
+// ExportTo has the daemon write a bundle to a file that it is handed. size is
+// called once, with that of the bundle's contents, unpacked.
+func (c *Client) ExportTo(ctx context.Context, namespace, plural, name string, query url.Values, f *os.File, size func(int64)) error {
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(_ int, header textproto.MIMEHeader) error {
+		if n, err := strconv.ParseInt(header.Get(server.BundleSizeHeader), 10, 64); err == nil {
+			size(n) // it is for the progress alone
+		}
+		return nil
+	}})
+	res, err := c.do(ctx, request{method: http.MethodGet, path: bundlePath(namespace, plural, name, "bundle"), query: query, file: f})
+	if err != nil {
+		return err
+	}
+	if err := res.Body.Close(); err != nil {
+		return fmt.Errorf("export %s: %w", name, err)
+	}
+	if res.StatusCode != http.StatusNoContent {
+		return fmt.Errorf("export %s: the daemon answered %s, and did not say that it wrote the file", name, res.Status)
+	}
+	return nil
+}
+
+// ImportFrom has the daemon read a bundle from a file that it is handed.
+func (c *Client) ImportFrom(ctx context.Context, namespace string, query url.Values, f *os.File) (*server.ImportReport, error) {
+	report := &server.ImportReport{}
+	return report, c.callJSON(ctx, request{method: http.MethodPost, path: bundlePath(namespace, "bundles"), query: query, file: f}, report)
 }
 
 // Import sends a bundle, of so many bytes; a negative size is unknown.
