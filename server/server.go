@@ -228,6 +228,11 @@ func New(cfg Config) (*Server, error) {
 	s.kfp = s.kfpAPI()
 	s.routes = append(s.ownRoutes(), kube.New(kube.Config{Store: cfg.Store, Now: cfg.Now}).Routes()...)
 	s.routes = append(s.routes, s.kfp.Routes()...)
+	pages, err := pageRoutes()
+	if err != nil {
+		return nil, err
+	}
+	s.routes = append(s.routes, pages...)
 	s.handler = s.mount()
 	return s, nil
 }

@@ -30,7 +30,7 @@ type Checks struct {
 // goes.
 func Validate(pkg *Package, checks Checks) problem.List {
 	checks.Limits = checks.Limits.WithDefaults()
-	v := &validator{pkg: pkg, spec: pkg.Spec, checks: checks, uses: map[string][]use{}}
+	v := &validator{pkg: pkg, spec: pkg.Spec, checks: checks, uses: map[string][]use{}, passes: map[*ComponentSpec]bool{}}
 	v.pipeline()
 	if v.full() {
 		v.problems.Add("", "%w", errManyProblems)
@@ -49,6 +49,8 @@ type validator struct {
 	problems problem.List
 	// uses are the tasks of each component.
 	uses map[string][]use
+	// passes are the components that are in a loop, at whatever depth.
+	passes map[*ComponentSpec]bool
 }
 
 // use is a task that is an instance of a component.
@@ -141,6 +143,7 @@ func (v *validator) pipeline() {
 		v.add(top.key("schemaVersion"), "unknown version %q", clip(version, 40)).Hint = "known are 2.0 and 2.1; compile the pipeline with a kfp SDK 2.x"
 	}
 	v.collectUses()
+	v.collectPasses()
 	switch root := v.spec.Root; {
 	case root == nil:
 		v.add(top.key("root"), "required: the pipeline has no root").Hint = "give the file that the KFP compiler wrote"

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // iterator checks a loop.
@@ -157,4 +158,29 @@ func saturated(base, a, b int64) int64 {
 		return limit
 	}
 	return min(base+a*b, limit)
+}
+
+// collectPasses finds the components that loops are made of.
+func (v *validator) collectPasses() {
+	var visit func(name string)
+	visit = func(name string) {
+		component := v.spec.Components[name]
+		if component == nil || v.passes[component] {
+			return
+		}
+		v.passes[component] = true
+		if component.Dag == nil {
+			return
+		}
+		for _, task := range component.Dag.Tasks {
+			if task != nil {
+				visit(task.ComponentRef.Name)
+			}
+		}
+	}
+	for name, uses := range v.uses {
+		if slices.ContainsFunc(uses, func(u use) bool { return u.task.ParameterIterator != nil || u.task.ArtifactIterator != nil }) {
+			visit(name)
+		}
+	}
 }

@@ -67,7 +67,7 @@ func (r *Retention) Set(name, value string) error {
 	switch name {
 	case RetainMaxAge:
 		if r.MaxAge = 0; !none {
-			r.MaxAge, err = parseAge(value)
+			r.MaxAge, err = parseRetainedAge(value)
 		}
 	case RetainMaxRuns:
 		if r.MaxRuns = 0; !none {
@@ -107,26 +107,14 @@ func (r Retention) String() string {
 	return strings.Join(parts, ",")
 }
 
-const (
-	day = 24 * time.Hour
-	// maxDays keeps an age within what a duration holds.
-	maxDays = 100 * 365
-)
+// maxRetainedAge is longer than anybody keeps anything; an age beyond it is a
+// mistake.
+const maxRetainedAge = 100 * 365 * day
 
-// parseAge reads a Go duration, or days and weeks, which that has no words for.
-func parseAge(text string) (time.Duration, error) {
-	for unit, length := range map[string]time.Duration{"d": day, "w": 7 * day} {
-		count, found := strings.CutSuffix(text, unit)
-		if !found {
-			continue
-		}
-		n, err := strconv.ParseFloat(count, 64)
-		if err == nil && n > 0 && n*length.Hours() <= maxDays*24 {
-			return time.Duration(n * float64(length)), nil
-		}
-	}
-	age, err := time.ParseDuration(text)
-	if err != nil || age <= 0 {
+// parseRetainedAge reads an age that something reaches.
+func parseRetainedAge(text string) (time.Duration, error) {
+	age, err := ParseAge(text)
+	if err != nil || age <= 0 || age > maxRetainedAge {
 		return 0, fmt.Errorf("%q: want an age such as 30d, 2w or 12h, or none", text)
 	}
 	return age, nil

@@ -1,17 +1,13 @@
 package pipeline
 
 import (
-	"errors"
 	"fmt"
-	"math"
 	"path"
-	"regexp"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/problem"
+	"github.com/skiff-ml/skiff/api/skiff"
 )
 
 // annotationStaleness is KFP's published annotation of a pod by which a task says
@@ -77,7 +73,7 @@ func (r *cacheRule) limitText(text string) {
 	if text == "" {
 		return
 	}
-	if age, err := ParseAge(text); err == nil {
+	if age, err := skiff.ParseAge(text); err == nil {
 		r.limit(age)
 	}
 }
@@ -102,7 +98,7 @@ func (x *execution) cacheWord(taskPath string) (string, bool) {
 func (c *Controller) cacheSettings(pkg *kfp.Package, sub *Submission) problem.List {
 	var problems problem.List
 	if sub.CacheMaxAge != "" {
-		if _, err := ParseAge(sub.CacheMaxAge); err != nil {
+		if _, err := skiff.ParseAge(sub.CacheMaxAge); err != nil {
 			problems.Add("cacheMaxAge", "%w", err).Hint = hintAge
 		}
 	}
@@ -117,7 +113,7 @@ func (c *Controller) cacheSettings(pkg *kfp.Package, sub *Submission) problem.Li
 				continue
 			}
 			if word != cacheOff && word != cacheOn {
-				if _, err := ParseAge(word); err != nil {
+				if _, err := skiff.ParseAge(word); err != nil {
 					problems.Add("cacheTasks."+name, "%w", err).Hint = "say off, on, or how old a result may be, as in 720h or 30d"
 				}
 			}
@@ -130,7 +126,7 @@ func (c *Controller) cacheSettings(pkg *kfp.Package, sub *Submission) problem.Li
 		if platform == nil || platform.PodMetadata == nil || platform.PodMetadata.Annotations[annotationStaleness] == "" {
 			continue
 		}
-		if _, err := ParseAge(platform.PodMetadata.Annotations[annotationStaleness]); err != nil {
+		if _, err := skiff.ParseAge(platform.PodMetadata.Annotations[annotationStaleness]); err != nil {
 			problems.Add("platforms.kubernetes.deploymentSpec.executors."+label+".podMetadata.annotations."+annotationStaleness, "%w", err).Hint = hintAge
 		}
 	}
@@ -139,53 +135,7 @@ func (c *Controller) cacheSettings(pkg *kfp.Package, sub *Submission) problem.Li
 
 const hintAge = "say how old a result may be, as in 720h, 30d or P30D; 0s for not at all"
 
-// isoAge is an ISO 8601 duration without fractions.
-var isoAge = regexp.MustCompile(`^P(?:([0-9]+)Y)?(?:([0-9]+)M)?(?:([0-9]+)W)?(?:([0-9]+)D)?(?:T(?:([0-9]+)H)?(?:([0-9]+)M)?(?:([0-9]+)S)?)?$`)
-
 const day = 24 * time.Hour
-
-// ParseAge reads how old something may be: days ("30d"), a duration as Go writes
-// them ("36h", "90m"), or as ISO 8601 does ("P30D"), with years of 365 and months
-// of 30 days.
-func ParseAge(text string) (time.Duration, error) {
-	var total float64
-	switch {
-	case strings.HasPrefix(text, "P"):
-		parts := isoAge.FindStringSubmatch(text)
-		if parts == nil || text == "P" || strings.HasSuffix(text, "T") {
-			return 0, fmt.Errorf("%q is no duration", text)
-		}
-		for i, unit := range []time.Duration{365 * day, 30 * day, 7 * day, day, time.Hour, time.Minute, time.Second} {
-			if parts[i+1] == "" {
-				continue
-			}
-			count, err := strconv.ParseFloat(parts[i+1], 64)
-			if err != nil {
-				return 0, fmt.Errorf("%q is no duration", text)
-			}
-			total += count * float64(unit)
-		}
-	case strings.HasSuffix(text, "d"):
-		count, err := strconv.ParseUint(strings.TrimSuffix(text, "d"), 10, 32)
-		if err != nil {
-			return 0, fmt.Errorf("%q is no duration", text)
-		}
-		total = float64(count) * float64(day)
-	default:
-		age, err := time.ParseDuration(text)
-		if err != nil {
-			return 0, fmt.Errorf("%q is no duration", text)
-		}
-		if age < 0 {
-			return 0, errors.New("an age is not negative")
-		}
-		return age, nil
-	}
-	if total >= float64(math.MaxInt64) {
-		return math.MaxInt64, nil
-	}
-	return time.Duration(total), nil
-}
 
 // roughly writes a duration for people, in its largest unit.
 func roughly(d time.Duration) string {

@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -12,36 +11,6 @@ import (
 	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/skiff"
 )
-
-func TestParseAge(t *testing.T) {
-	for _, test := range []struct {
-		text string
-		want time.Duration
-		bad  bool
-	}{
-		{"720h", 720 * time.Hour, false}, {"0s", 0, false}, {"1h30m", 90 * time.Minute, false}, {"30d", 30 * day, false}, {"0d", 0, false},
-		{"P30D", 30 * day, false}, {"P0D", 0, false}, {"PT2H30M5S", 2*time.Hour + 30*time.Minute + 5*time.Second, false},
-		{"P1Y2M1W", (365 + 60 + 7) * day, false}, {"P99999Y", math.MaxInt64, false}, {"4000000000d", math.MaxInt64, false},
-		{"", 0, true}, {"P", 0, true}, {"PT", 0, true}, {"P1H", 0, true}, {"P-1D", 0, true}, {"-1h", 0, true}, {"d", 0, true}, {"30", 0, true},
-		{"1.5d", 0, true}, {"99999999999d", 0, true}, {"forever", 0, true},
-	} {
-		got, err := ParseAge(test.text)
-		if (err != nil) != test.bad || got != test.want {
-			t.Errorf("%q: %s, %v; want %s, error: %v", test.text, got, err, test.want, test.bad)
-		}
-	}
-}
-
-func FuzzParseAge(f *testing.F) {
-	for _, seed := range []string{"720h", "30d", "P30D", "PT1S", "P", "-1h", "P9999999999999999999Y"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		if age, err := ParseAge(text); err == nil && age < 0 {
-			t.Errorf("%q: %d", text, age)
-		}
-	})
-}
 
 // TestCacheRule: what the run says of a task wins, else the strictest counts.
 func TestCacheRule(t *testing.T) {
@@ -157,9 +126,9 @@ func TestCacheRefused(t *testing.T) {
 		sub  Submission
 		want string
 	}{
-		{Submission{CacheMaxAge: "long"}, `cacheMaxAge: "long" is no duration (say how old`},
+		{Submission{CacheMaxAge: "long"}, `cacheMaxAge: "long" is no age (say how old`},
 		{Submission{CacheTasks: map[string]string{"mak": "off"}}, `cacheTasks: the pipeline has no task "mak" (did you mean "make"?)`},
-		{Submission{CacheTasks: map[string]string{"make": "never"}}, `cacheTasks.make: "never" is no duration (say off, on, or`},
+		{Submission{CacheTasks: map[string]string{"make": "never"}}, `cacheTasks.make: "never" is no age (say off, on, or`},
 	} {
 		test.sub.Namespace, test.sub.Filename, test.sub.Package = space, "cached.yaml", source(t, "cached")
 		with("text", "x")(&test.sub)

@@ -18,6 +18,8 @@ func (x *execution) finalStatus(of *node) map[string]any {
 		"state":                   state,
 		"pipelineJobResourceName": runResourceName(x.ir.PipelineInfo.Name, x.run.Name),
 		"pipelineTaskName":        of.key,
+		// It is there whether there was one or not: SDKs before 2.14 read it without asking.
+		"error": map[string]any{},
 	}
 	if of.state() == skiff.StateFailed {
 		code := 2.0 // google.rpc.Code UNKNOWN: the step's own failure

@@ -180,7 +180,8 @@ func TestExitHandler(t *testing.T) {
 func checkStatus(t *testing.T, task *skiff.Task, want string) {
 	t.Helper()
 	status, _ := decoded(task.Status.Outputs["status"]).(map[string]any)
-	if status["state"] != want || status["pipelineTaskName"] != "group" || (status["error"] != nil) != (want == "FAILED") {
+	failure, there := status["error"].(map[string]any)
+	if status["state"] != want || status["pipelineTaskName"] != "group" || !there || (len(failure) > 0) != (want == "FAILED") {
 		t.Errorf("the exit task was told %v, want %s", status, want)
 	}
 }

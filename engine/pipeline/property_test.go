@@ -282,31 +282,57 @@ func enough(share time.Duration) func() bool {
 	return func() bool { return time.Now().After(end) }
 }
 
-// TestInterrupted runs pipelines twice: once undisturbed, and once with the
-// daemon dying and containers getting lost at any moment. Both end the same.
-func TestInterrupted(t *testing.T) {
+// drawn holds drawn pipelines to a property, for its share of the default run.
+func drawn(t *testing.T, share time.Duration, property func(r *rig, t *rapid.T, source []byte)) {
 	r := newRig(t, nil)
 	defer func() { r.t = t }()
-	over := enough(7 * time.Second)
+	over := enough(share)
 	rapid.Check(t, func(t *rapid.T) {
 		if over() {
 			return
 		}
 		r.t = t
-		source := drawPipeline(t)
-		submit := func() string {
-			run, err := r.c.Submit(context.Background(), Submission{Namespace: space, Filename: "drawn.json", Package: source})
-			if err != nil {
-				t.Fatalf("submit: %v\n%s", err, source)
-			}
-			return run.Name
-		}
-		calm := submit()
-		r.world.open(calm + "/late")
-		first := r.ended(calm)
+		property(r, t, drawPipeline(t))
+	})
+}
+
+// submitDrawn submits a drawn pipeline, or goes on from a run of one.
+func (r *rig) submitDrawn(sub Submission) *skiff.Run {
+	r.t.Helper()
+	sub.Namespace, sub.Filename = space, "drawn.json"
+	run, err := r.c.Submit(context.Background(), sub)
+	if err != nil {
+		r.t.Fatalf("submit: %v\n%s", err, sub.Package)
+	}
+	return run
+}
+
+// endDrawn submits one and lets it run to its end.
+func (r *rig) endDrawn(sub Submission) *skiff.Run {
+	r.t.Helper()
+	name := r.submitDrawn(sub).Name
+	r.world.open(name + "/late")
+	return r.ended(name)
+}
+
+// loadDrawn is a drawn pipeline as the door reads it.
+func (r *rig) loadDrawn(source []byte) *kfp.PipelineSpec {
+	r.t.Helper()
+	pkg, err := kfp.Load("drawn.json", source, r.c.limits)
+	if err != nil {
+		r.t.Fatalf("load: %v", err)
+	}
+	return pkg.Spec
+}
+
+// TestInterrupted runs pipelines twice: once undisturbed, and once with the
+// daemon dying and containers getting lost at any moment. Both end the same.
+func TestInterrupted(t *testing.T) {
+	drawn(t, 7*time.Second, func(r *rig, t *rapid.T, source []byte) {
+		first := r.endDrawn(Submission{Package: source})
 		r.consistent(first)
 
-		troubled := submit()
+		troubled := r.submitDrawn(Submission{Package: source}).Name
 		r.suffer(troubled, drawTroubles(t))
 		r.world.open(troubled + "/late")
 		second := r.ended(troubled)
@@ -320,20 +346,8 @@ func TestInterrupted(t *testing.T) {
 // TestCancelledAnywhere cancels pipelines at any moment, with the daemon up or
 // down, and with troubles before and after. All of it ends.
 func TestCancelledAnywhere(t *testing.T) {
-	r := newRig(t, nil)
-	defer func() { r.t = t }()
-	over := enough(7 * time.Second)
-	rapid.Check(t, func(t *rapid.T) {
-		if over() {
-			return
-		}
-		r.t = t
-		source := drawPipeline(t)
-		run, err := r.c.Submit(context.Background(), Submission{Namespace: space, Filename: "drawn.json", Package: source})
-		if err != nil {
-			t.Fatalf("submit: %v\n%s", err, source)
-		}
-		name := run.Name
+	drawn(t, 7*time.Second, func(r *rig, t *rapid.T, source []byte) {
+		name := r.submitDrawn(Submission{Package: source}).Name
 		r.suffer(name, drawTroubles(t))
 		if rapid.Bool().Draw(t, "while down") {
 			r.down()
@@ -421,30 +435,15 @@ func toKeep(spec *kfp.PipelineSpec, tasks map[string]*skiff.Task) map[string]boo
 // any moment, with troubles meanwhile: what is to be kept is not touched, and all
 // of it ends.
 func TestRetriedAnywhere(t *testing.T) {
-	r := newRig(t, nil)
-	defer func() { r.t = t }()
-	over := enough(3 * time.Second)
-	rapid.Check(t, func(t *rapid.T) {
-		if over() {
-			return
-		}
-		r.t = t
-		source := drawPipeline(t)
-		pkg, err := kfp.Load("drawn.json", source, r.c.limits)
-		if err != nil {
-			t.Fatalf("load: %v", err)
-		}
-		run, err := r.c.Submit(context.Background(), Submission{Namespace: space, Filename: "drawn.json", Package: source})
-		if err != nil {
-			t.Fatalf("submit: %v\n%s", err, source)
-		}
-		name := run.Name
+	drawn(t, 3*time.Second, func(r *rig, t *rapid.T, source []byte) {
+		spec := r.loadDrawn(source)
+		name := r.submitDrawn(Submission{Package: source}).Name
 		if rapid.Bool().Draw(t, "cancelled") {
 			r.suffer(name, drawTroubles(t))
 			r.cancel(name)
 		}
 		r.world.open(name + "/late")
-		run = r.ended(name)
+		run := r.ended(name)
 		for run.Spec.Retries < 2 && run.Status.State != skiff.StateSucceeded {
 			before := r.tasks(name)
 			r.retry(name)
@@ -452,7 +451,7 @@ func TestRetriedAnywhere(t *testing.T) {
 			run = r.ended(name)
 			r.consistent(run)
 			after := r.tasks(name)
-			for path := range toKeep(pkg.Spec, before) {
+			for path := range toKeep(spec, before) {
 				if diff := cmp.Diff(before[path].Status, after[path].Status); diff != "" {
 					t.Fatalf("%s was to be kept (-before +after):\n%s\n%s", path, diff, source)
 				}

@@ -14,7 +14,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/skiff-ml/skiff/api/kfp"
 	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/store"
 )
@@ -359,32 +358,14 @@ func TestResumeKeepsSettings(t *testing.T) {
 // moment. It ends as the first run did; what the rule of a retry would keep is
 // not executed, and what is asked for is.
 func TestResumedAnywhere(t *testing.T) {
-	r := newRig(t, nil)
-	defer func() { r.t = t }()
-	over := enough(3 * time.Second)
-	rapid.Check(t, func(t *rapid.T) {
-		if over() {
-			return
-		}
-		r.t = t
-		source := drawPipeline(t)
-		pkg, err := kfp.Load("drawn.json", source, r.c.limits)
-		if err != nil {
-			t.Fatalf("load: %v", err)
-		}
-		run, err := r.c.Submit(context.Background(), Submission{Namespace: space, Filename: "drawn.json", Package: source})
-		if err != nil {
-			t.Fatalf("submit: %v\n%s", err, source)
-		}
-		r.world.open(run.Name + "/late")
-		first := r.ended(run.Name)
+	drawn(t, 3*time.Second, func(r *rig, t *rapid.T, source []byte) {
+		spec := r.loadDrawn(source)
+		first := r.endDrawn(Submission{Package: source})
 		resume := &skiff.Resume{Run: first.Name}
 		if rapid.Bool().Draw(t, "from") {
-			resume.From = []string{rapid.SampledFrom(places(pkg.Spec)).Draw(t, "from task")}
+			resume.From = []string{rapid.SampledFrom(places(spec)).Draw(t, "from task")}
 		}
-		if run, err = r.c.Submit(context.Background(), Submission{Namespace: space, Resume: resume}); err != nil {
-			t.Fatalf("resume: %v\n%s", err, source)
-		}
+		run := r.submitDrawn(Submission{Resume: resume})
 		r.suffer(run.Name, drawTroubles(t))
 		r.world.open(run.Name + "/late")
 		second := r.ended(run.Name)
@@ -392,7 +373,7 @@ func TestResumedAnywhere(t *testing.T) {
 		if diff := cmp.Diff(outcomes(first, before), outcomes(second, after)); diff != "" {
 			t.Fatalf("first and resumed from %v (-, +):\n%s\n%s", resume.From, diff, source)
 		}
-		kept := toKeep(pkg.Spec, before)
+		kept := toKeep(spec, before)
 		for path, task := range after {
 			if task.Spec.Type != skiff.TaskContainer {
 				continue
@@ -415,28 +396,11 @@ func TestResumedAnywhere(t *testing.T) {
 // TestResumedWithAnEdit changes what one drawn step says and goes on from a run of
 // before: it comes out as a run of its own of the edited pipeline does.
 func TestResumedWithAnEdit(t *testing.T) {
-	r := newRig(t, nil)
-	defer func() { r.t = t }()
-	over := enough(3 * time.Second)
-	rapid.Check(t, func(t *rapid.T) {
-		if over() {
-			return
-		}
-		r.t = t
-		source := drawPipeline(t)
-		submit := func(sub Submission) *skiff.Run {
-			sub.Namespace, sub.Filename = space, "drawn.json"
-			run, err := r.c.Submit(context.Background(), sub)
-			if err != nil {
-				t.Fatalf("submit: %v\n%s", err, sub.Package)
-			}
-			r.world.open(run.Name + "/late")
-			return r.ended(run.Name)
-		}
-		first := submit(Submission{Package: source})
+	drawn(t, 3*time.Second, func(r *rig, t *rapid.T, source []byte) {
+		first := r.endDrawn(Submission{Package: source})
 		edited := renamed(t, source)
-		fresh := submit(Submission{Package: edited})
-		resumed := submit(Submission{Package: edited, Resume: &skiff.Resume{Run: first.Name}})
+		fresh := r.endDrawn(Submission{Package: edited})
+		resumed := r.endDrawn(Submission{Package: edited, Resume: &skiff.Resume{Run: first.Name}})
 		r.idle(resumed.Name)
 		if diff := cmp.Diff(outcomes(fresh, r.tasks(fresh.Name)), outcomes(resumed, r.tasks(resumed.Name))); diff != "" {
 			t.Fatalf("by itself and resumed (-, +):\n%s\n%s", diff, edited)

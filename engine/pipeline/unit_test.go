@@ -167,7 +167,7 @@ func TestFinalStatus(t *testing.T) {
 		skiff.StateSucceeded: "COMPLETE", skiff.StateFailed: "FAILED", skiff.StateCanceled: "CANCELED", skiff.StateSkipped: "SKIPPED",
 	} {
 		n := &node{key: "group", task: &skiff.Task{Status: skiff.TaskStatus{State: state, Message: "why"}}}
-		expected := map[string]any{"state": want, "pipelineJobResourceName": "p-77f51", "pipelineTaskName": "group"}
+		expected := map[string]any{"state": want, "pipelineJobResourceName": "p-77f51", "pipelineTaskName": "group", "error": map[string]any{}}
 		if state == skiff.StateFailed {
 			expected["error"] = map[string]any{"code": 2.0, "message": "why"}
 		}

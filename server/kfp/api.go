@@ -204,8 +204,6 @@ func (a *API) Routes() []route.Route {
 		add(method, "/{rest...}", "get", "unknown", a.nothing)
 		routes[len(routes)-1].Accepts = nil
 	}
-	routes = append(routes, route.Route{Method: get, Path: "/{$}", Verb: "get", Group: group, Resource: "links", Public: true,
-		Handler: http.HandlerFunc(a.front)})
 	return routes
 }
 

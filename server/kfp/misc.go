@@ -112,25 +112,3 @@ func (l *lateHeader) Write(p []byte) (int, error) {
 	l.begin()
 	return l.w.Write(p)
 }
-
-// frontPage stands where clients' links lead: what follows the # in them never
-// reaches a server. It holds nothing of anybody's.
-const frontPage = `<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>skiff</title>
-<h1>skiff</h1>
-<p>The API of Kubeflow Pipelines answers at this address. There is no page for a single run here yet:
-the link that brought you ends with its id, and these commands show it.</p>
-<pre>
-/#/runs/details/ID            skiff describe run ID
-/#/experiments/details/ID     skiff get experiments ID
-/#/pipelines/details/ID       skiff get pipelines
-/#/recurringrun/details/ID    skiff get recurringruns ID
-</pre>
-</html>
-`
-
-func (a *API) front(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(http.StatusOK)
-	_, _ = io.WriteString(w, frontPage)
-}

@@ -189,7 +189,10 @@ func (a *API) query(req *http.Request, r *Resource) (*listQuery, error) {
 			return nil, BadRequest("field selector: %s has no selectable field %q", r.Plural, f.field)
 		}
 		if field.Index != "" && !f.negate && f.value != "ended" {
-			q.opts.Index, q.opts.Prefix, q.opts.Exact = field.Index, f.value, true
+			q.opts.Index, q.opts.Prefix, q.opts.Exact = field.Index, f.value, !field.Ordered
+			if field.Ordered {
+				q.opts.Prefix += "\x00"
+			}
 		}
 	}
 	for _, l := range labels {

@@ -58,8 +58,10 @@ type Resource struct {
 // Field is a part of an object that a list can be limited by.
 type Field struct {
 	Value func(core.Object) string
-	// Index, where set, is the store's index by this field.
-	Index string
+	// Index, where set, is the store's index by this field. Ordered says that its
+	// entries go on behind the value, with what they are in order by.
+	Index   string
+	Ordered bool
 }
 
 // Dependent is a kind whose objects go when the object they belong to goes.
@@ -139,6 +141,7 @@ func runs() Resource {
 				return "active"
 			}},
 			"spec.pipelineName": {Value: func(o core.Object) string { return o.(*skiff.Run).Spec.PipelineName }},
+			"spec.recurringRun": {Value: func(o core.Object) string { return o.(*skiff.Run).Spec.RecurringRun }, Index: "recurring", Ordered: true},
 		},
 		Columns: []Column{
 			nameColumn(),

@@ -3,8 +3,10 @@
 Each source file names what it gives in PIPELINES: file name -> pipeline, or a function that writes the
 file by itself. Called by compile.sh.
 
-    compile.py             write the compiled files beside their sources
-    compile.py --check     write nothing; exit 1 and say which committed files differ
+    compile.py [FOLDER]           write the compiled files beside their sources
+    compile.py --check [FOLDER]   write nothing; exit 1 and say which committed files differ
+
+A folder of the corpus limits it to the sources in there.
 """
 import gzip
 import importlib.util
@@ -71,8 +73,12 @@ def same(fresh: pathlib.Path, committed: pathlib.Path) -> bool:
 
 def main() -> int:
     make_archives_repeatable()
-    check = sys.argv[1:] == ['--check']
+    arguments = sys.argv[1:]
+    check = '--check' in arguments
+    folders = [ROOT / argument for argument in arguments if argument != '--check']
     sources = sorted(ROOT.glob('examples/*/pipeline.py')) + sorted(ROOT.glob('test/corpus/*/pipelines*.py'))
+    if folders:
+        sources = [source for source in sources if source.parent in folders]
     stale, count = [], 0
     with tempfile.TemporaryDirectory() as scratch:
         for source in sources:

@@ -73,7 +73,7 @@ func TestFeaturesAreCovered(t *testing.T) {
 		executor-input ifpresent concat uri-placeholder metadata-placeholder importer importer-metadata
 		importer-reimport model-car resolver custom-job workspace workspace-import notebook task-config timeout packages display-name
 		kubernetes-platform secret-env secret-volume config-map volume-claim ephemeral-volume empty-dir shared-memory
-		pod-metadata field-path image-pull placement security-context init-container sidecar validation failure logs`)
+		pod-metadata field-path image-pull placement security-context init-container sidecar validation failure logs sdk-version`)
 	have := map[string]bool{}
 	for _, p := range load(t) {
 		for _, feature := range p.Features {

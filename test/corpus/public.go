@@ -205,14 +205,6 @@ func refine(p *Pipeline, file string) {
 		c.Tasks = map[string]Task{
 			"validate-pod-metadata": {State: Succeeded}, "validate-pod-metadata-2": {State: Succeeded}, "validate-no-pod-metadata": {State: Failed},
 		}
-	case "security_context.yaml":
-		// In a container its user has no home, into which pip would put the
-		// version of the SDK that the file pins.
-		container := *c
-		c.Runtimes = []string{Process}
-		container.Name, container.Runtimes, container.State = "container", []string{Docker}, Failed
-		container.Logs = map[string]string{"print-greeting": "'/nonexistent'"}
-		p.Cases = append(p.Cases, container)
 	case "local_execution_pipeline_with_ignore_upstream_failure.yaml":
 		c.Tasks = map[string]Task{"fail-always": {State: Failed}, "write-marker": {State: Succeeded}}
 	case "pipeline_with_task_using_ignore_upstream_failure.yaml":

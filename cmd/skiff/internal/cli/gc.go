@@ -96,32 +96,15 @@ func (a *app) printPurge(report *skiff.PurgeReport) error {
 }
 
 func (a *app) pinCommand(action string, pinned bool) *cobra.Command {
-	kinds := []string{"artifacts", "runs"}
-	short := map[bool]string{true: "Keep artifacts, or what runs made and used, whatever the retention says", false: "Leave artifacts or runs to the retention again"}[pinned]
-	cmd := &cobra.Command{
-		Use:               action + " KIND NAME...",
-		Short:             short,
-		Long:              short + ".\nKIND is artifact or run; a run that is pinned cannot be deleted either.",
-		Args:              cobra.MinimumNArgs(2),
-		ValidArgsFunction: a.completeKinds(kinds...),
+	short, done, value := "Keep artifacts, or what runs made and used, whatever the retention says", "is pinned", `"true"`
+	if !pinned {
+		short, done, value = "Leave artifacts or runs to the retention again", "is not pinned any more", "null"
 	}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		plural, err := pluralOf(args[0], kinds...)
-		if err != nil {
-			return err
-		}
-		done := map[bool]string{true: "is pinned", false: "is not pinned any more"}[pinned]
-		return a.onEach(cmd.Context(), args[1:], done, strings.TrimSuffix(plural, "s"), func(c *client.Client, name string) error {
-			return a.setPin(cmd.Context(), c, plural, name, pinned)
-		})
-	}
-	return cmd
-}
-
-func (a *app) setPin(ctx context.Context, c *client.Client, plural, name string, pinned bool) error {
-	value := "null"
-	if pinned {
-		value = `"true"`
-	}
-	return c.Annotate(ctx, mustKind(plural), a.namespace, name, skiff.AnnotationPinned, value)
+	return a.kindCommand(kindAction{
+		use: action + " KIND NAME...", short: short, done: done, kinds: []string{"artifacts", "runs"},
+		long: short + ".\nKIND is artifact or run; a run that is pinned cannot be deleted either.",
+		do: func(ctx context.Context, c *client.Client, plural, name string) error {
+			return c.Annotate(ctx, mustKind(plural), a.namespace, name, skiff.AnnotationPinned, value)
+		},
+	})
 }

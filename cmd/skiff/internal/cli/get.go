@@ -32,6 +32,8 @@ type getOptions struct {
 	labels string
 	limit  int
 	all    bool
+	// recurring is the recurring run whose runs are shown, by name or id.
+	recurring string
 
 	selection selectionOptions
 }
@@ -79,6 +81,8 @@ func (a *app) getKindCommand(plural, short string) *cobra.Command {
 	}
 	if plural == "runs" {
 		opts.selection.register(cmd)
+		cmd.Flags().StringVar(&opts.recurring, "recurring", "", "only those of this recurring run, by its name or id")
+		_ = cmd.RegisterFlagCompletionFunc("recurring", a.completeRecurring)
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if _, err := opts.selection.parse(); err != nil {
@@ -155,6 +159,13 @@ func (a *app) getList(ctx context.Context, c *client.Client, plural string, opts
 	list := client.ListOptions{Namespace: a.namespace, Labels: opts.labels, Limit: opts.limit}
 	if opts.all {
 		list.Namespace = ""
+	}
+	if opts.recurring != "" {
+		found, err := recurringRun(ctx, c, a.namespace, opts.recurring)
+		if err != nil {
+			return err
+		}
+		list.Fields = "spec.recurringRun=" + found.Name
 	}
 	switch {
 	case opts.selection.given():

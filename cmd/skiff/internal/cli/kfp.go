@@ -74,46 +74,51 @@ func (a *app) onEach(_ context.Context, names []string, done, kind string, do fu
 	return nil
 }
 
-func (a *app) archiveCommand(action, done, short string) *cobra.Command {
-	kinds := []string{"runs", "experiments"}
+// kindAction is a command that does one thing to objects of a kind that it is told.
+type kindAction struct {
+	use, short, long string
+	// kinds are those it can be done to, done is what such an object is after it.
+	kinds []string
+	done  string
+	do    func(ctx context.Context, c *client.Client, plural, name string) error
+}
+
+func (a *app) kindCommand(action kindAction) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:               action + " KIND ID...",
-		Short:             short,
-		Long:              short + ". KIND is run or experiment; an experiment takes its runs along\nwhen it is archived, and disables its recurring runs.",
-		Args:              cobra.MinimumNArgs(2),
-		ValidArgsFunction: a.completeKinds(kinds...),
+		Use: action.use, Short: action.short, Long: action.long,
+		Args: cobra.MinimumNArgs(2), ValidArgsFunction: a.completeKinds(action.kinds...),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		plural, err := pluralOf(args[0], kinds...)
+		plural, err := pluralOf(args[0], action.kinds...)
 		if err != nil {
 			return err
 		}
-		return a.onEach(cmd.Context(), args[1:], done, strings.TrimSuffix(plural, "s"), func(c *client.Client, id string) error {
-			return c.Act(cmd.Context(), plural, id, action)
+		return a.onEach(cmd.Context(), args[1:], action.done, strings.TrimSuffix(plural, "s"), func(c *client.Client, name string) error {
+			return action.do(cmd.Context(), c, plural, name)
 		})
 	}
 	return cmd
 }
 
+func (a *app) archiveCommand(action, done, short string) *cobra.Command {
+	return a.kindCommand(kindAction{
+		use: action + " KIND ID...", short: short, done: done, kinds: []string{"runs", "experiments"},
+		long: short + ". KIND is run or experiment; an experiment takes its runs along\nwhen it is archived, and disables its recurring runs.",
+		do: func(ctx context.Context, c *client.Client, plural, id string) error {
+			return c.Act(ctx, plural, id, action)
+		},
+	})
+}
+
 func (a *app) deleteObjectsCommand() *cobra.Command {
-	kinds := []string{"runs", "experiments", "recurringruns", "pipelines", "pipelineversions"}
-	cmd := &cobra.Command{
-		Use:   "delete KIND NAME...",
-		Short: "Delete runs, experiments, recurring runs, pipelines or pipeline versions",
-		Long: "Delete objects that are not needed any more: a run that has ended, with its tasks,\n" +
+	cascade := false
+	cmd := a.kindCommand(kindAction{
+		use: "delete KIND NAME...", short: "Delete runs, experiments, recurring runs, pipelines or pipeline versions", done: "is deleted",
+		long: "Delete objects that are not needed any more: a run that has ended, with its tasks,\n" +
 			"logs and what it made, unless that is pinned or used by others; a pipeline, with --cascade its versions too. The runs of an experiment or of a\n" +
 			"pipeline stay.",
-		Args:              cobra.MinimumNArgs(2),
-		ValidArgsFunction: a.completeKinds(kinds...),
-	}
-	cascade := cmd.Flags().Bool("cascade", false, "delete a pipeline's versions with it")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		plural, err := pluralOf(args[0], kinds...)
-		if err != nil {
-			return err
-		}
-		ctx := cmd.Context()
-		return a.onEach(ctx, args[1:], "is deleted", strings.TrimSuffix(plural, "s"), func(c *client.Client, name string) error {
+		kinds: []string{"runs", "experiments", "recurringruns", "pipelines", "pipelineversions"},
+		do: func(ctx context.Context, c *client.Client, plural, name string) error {
 			switch plural {
 			case "pipelines":
 				var p kfp.Pipeline
@@ -121,7 +126,7 @@ func (a *app) deleteObjectsCommand() *cobra.Command {
 					return err
 				}
 				query := url.Values{}
-				if *cascade {
+				if cascade {
 					query.Set("cascade", "true")
 				}
 				return c.Remove(ctx, query, "pipelines", p.UID)
@@ -136,8 +141,9 @@ func (a *app) deleteObjectsCommand() *cobra.Command {
 			default:
 				return c.Remove(ctx, nil, plural, name)
 			}
-		})
-	}
+		},
+	})
+	cmd.Flags().BoolVar(&cascade, "cascade", false, "delete a pipeline's versions with it")
 	return cmd
 }
 

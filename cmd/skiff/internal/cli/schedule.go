@@ -75,24 +75,31 @@ func (a *app) scheduleCommand() *cobra.Command {
 	}
 	opts.out = outputFlag(cmd)
 	opts.register(cmd)
-	flags := cmd.Flags()
-	flags.StringVar(&opts.cron, "cron", "", "six fields, seconds first, as in '0 30 9 * * MON-FRI'; UTC")
-	flags.DurationVar(&opts.every, "every", 0, "the time between two runs, as in 90s, 1h30m")
-	flags.StringVar(&opts.start, "start", "", "no run before this time, as in 2026-03-01T09:00:00Z; one in the past is made up for")
-	flags.StringVar(&opts.end, "end", "", "no run after this time")
-	flags.Int64Var(&opts.concurrency, "max-concurrency", skiff.DefaultMaxConcurrency, "most runs of it that are active at once, 1 to 10")
-	flags.BoolVar(&opts.noCatchup, "no-catchup", false, "leave out the times that were missed, save the newest")
-	flags.BoolVar(&opts.disabled, "disabled", false, "make no run until it is enabled")
-	flags.StringVar(&opts.version, "version", "", "version of an uploaded pipeline; the newest at each run if left out")
-	flags.StringArrayVarP(&opts.params, "param", "p", nil, "a pipeline input, NAME=VALUE; may be given again")
-	flags.StringVarP(&opts.paramsFile, "params-file", "f", "", "YAML or JSON file of pipeline inputs")
-	flags.StringVar(&opts.python, "python", "", "interpreter that compiles a Python file; default is that of VIRTUAL_ENV, else python3")
-	flags.StringVar(&opts.name, "name", "", "display name; the pipeline's name if left out")
-	flags.StringVar(&opts.description, "description", "", "what it is for")
-	flags.StringVar(&opts.root, "pipeline-root", "", "where artifacts go, in place of the pipeline's own root")
-	flags.StringVar(&opts.experiment, "experiment", "", "the experiment that the runs belong to, by name or id; made where there is none")
+	opts.registerSpec(cmd, skiff.DefaultMaxConcurrency)
+	cmd.Flags().BoolVar(&opts.disabled, "disabled", false, "make no run until it is enabled")
+	cmd.Flags().StringVar(&opts.python, "python", "", "interpreter that compiles a Python file; default is that of VIRTUAL_ENV, else python3")
+	cmd.AddCommand(a.scheduleEditCommand())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.schedule(cmd, args[0], opts) }
 	return cmd
+}
+
+// registerSpec are the flags that say what a recurring run is; concurrency is what
+// --max-concurrency is where it is left out.
+func (o *scheduleOptions) registerSpec(cmd *cobra.Command, concurrency int64) {
+	flags := cmd.Flags()
+	flags.StringVar(&o.cron, "cron", "", "six fields, seconds first, as in '0 30 9 * * MON-FRI'; UTC")
+	flags.DurationVar(&o.every, "every", 0, "the time between two runs, as in 90s, 1h30m")
+	flags.StringVar(&o.start, "start", "", "no run before this time, as in 2026-03-01T09:00:00Z; one in the past is made up for")
+	flags.StringVar(&o.end, "end", "", "no run after this time")
+	flags.Int64Var(&o.concurrency, "max-concurrency", concurrency, "most runs of it that are active at once, 1 to 10")
+	flags.BoolVar(&o.noCatchup, "no-catchup", false, "leave out the times that were missed, save the newest")
+	flags.StringVar(&o.version, "version", "", "version of an uploaded pipeline; the newest at each run if left out")
+	flags.StringArrayVarP(&o.params, "param", "p", nil, "a pipeline input, NAME=VALUE; may be given again")
+	flags.StringVarP(&o.paramsFile, "params-file", "f", "", "YAML or JSON file of pipeline inputs")
+	flags.StringVar(&o.name, "name", "", "display name; the pipeline's name if left out")
+	flags.StringVar(&o.description, "description", "", "what it is for")
+	flags.StringVar(&o.root, "pipeline-root", "", "where artifacts go, in place of the pipeline's own root")
+	flags.StringVar(&o.experiment, "experiment", "", "the experiment that the runs belong to, by name or id; made where there is none")
 }
 
 // trigger is the schedule as the API takes it.
@@ -181,20 +188,21 @@ func (a *app) schedule(cmd *cobra.Command, what string, opts *scheduleOptions) e
 	if err != nil {
 		return err
 	}
-	return a.printScheduled(ctx, session, id, *opts.out)
+	return a.printScheduled(ctx, session, id, "made", *opts.out)
 }
 
-func (a *app) printScheduled(ctx context.Context, s *session, id string, out format) error {
-	made, err := recurringRun(ctx, s.client, a.namespace, id)
+// printScheduled shows a recurring run that was made or changed, which done says.
+func (a *app) printScheduled(ctx context.Context, s *session, id, done string, out format) error {
+	found, err := recurringRun(ctx, s.client, a.namespace, id)
 	if err != nil {
 		return err
 	}
 	if !out.people() {
-		return a.printDocument(out, made)
+		return a.printDocument(out, found)
 	}
 	when := "it is disabled"
-	switch next := made.Next(); {
-	case made.Spec.Disabled:
+	switch next := found.Next(); {
+	case found.Spec.Disabled:
 	case next.IsZero():
 		when = "it has no time to come"
 	case !next.After(time.Now()):
@@ -205,7 +213,7 @@ func (a *app) printScheduled(ctx context.Context, s *session, id string, out for
 	if s.peerEmbedded {
 		a.notef("skiff: the daemon is one inside a \"skiff run\"; when that ends, one in the background goes on")
 	}
-	_, err = fmt.Fprintf(a.Out, "recurring run %s (%s) is made; %s\n", made.Spec.DisplayName, made.Name, when)
+	_, err = fmt.Fprintf(a.Out, "recurring run %s (%s) is %s; %s\n", found.Spec.DisplayName, found.Name, done, when)
 	return err
 }
 

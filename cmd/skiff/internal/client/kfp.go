@@ -176,6 +176,42 @@ func (c *Client) MakeRecurringRun(ctx context.Context, r *RecurringRun) (string,
 	return made.ID, err
 }
 
+// ChangeRecurringRun changes the members of a recurring run that are named, and
+// nothing else.
+func (c *Client) ChangeRecurringRun(ctx context.Context, id string, changes map[string]any) error {
+	body, err := json.Marshal(changes)
+	if err != nil {
+		return fmt.Errorf("encode the changes: %w", err)
+	}
+	return c.callJSON(ctx, request{method: http.MethodPatch, path: pipelinesAPI + "/recurringruns/" + url.PathEscape(id), body: body,
+		contentType: "application/json"}, &struct{}{})
+}
+
+// RecurringRunSpec is the pipeline that a recurring run runs: its own, or the
+// version that it would run now.
+func (c *Client) RecurringRunSpec(ctx context.Context, id string) (json.RawMessage, error) {
+	var found RecurringRun
+	err := c.callJSON(ctx, request{method: http.MethodGet, path: pipelinesAPI + "/recurringruns/" + url.PathEscape(id)}, &found)
+	reference := found.PipelineVersion
+	if err != nil || reference == nil {
+		return found.PipelineSpec, err
+	}
+	version := &PipelineVersion{}
+	if reference.VersionID == "" {
+		version, err = c.NamedVersion(ctx, reference.PipelineID, "")
+	} else {
+		err = c.callJSON(ctx, request{method: http.MethodGet, path: pipelinesAPI + "/pipelines/" + url.PathEscape(reference.PipelineID) +
+			"/versions/" + url.PathEscape(reference.VersionID)}, version)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if version == nil {
+		return nil, fmt.Errorf("pipeline %s has no version any more; upload one with \"skiff pipeline upload\"", reference.PipelineID)
+	}
+	return version.Spec, nil
+}
+
 // MadeRun is a run that came from a recurring run. ScheduledAt is that of its
 // creation for one that was asked for at once.
 type MadeRun struct {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/skiff-ml/skiff/api/address"
 	"github.com/skiff-ml/skiff/api/skiff"
-	"github.com/skiff-ml/skiff/engine/pipeline"
 	"github.com/skiff-ml/skiff/runtime/device"
 )
 
@@ -152,7 +151,7 @@ func (c *Config) Check() error {
 		return fmt.Errorf("--pipeline-urls %q: want %s, %s or %s", c.PipelineURLs, SourcesOff, SourcesPublic, SourcesAny)
 	}
 	if c.CacheExpiry != "" {
-		if _, err := pipeline.ParseAge(c.CacheExpiry); err != nil {
+		if _, err := skiff.ParseAge(c.CacheExpiry); err != nil {
 			return fmt.Errorf("--cache-expiry: %w; want an age, as in 720h or 30d", err)
 		}
 	}

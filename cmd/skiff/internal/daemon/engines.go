@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skiff-ml/skiff/api/core"
+	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/engine/pipeline"
 	"github.com/skiff-ml/skiff/engine/pod"
 	"github.com/skiff-ml/skiff/engine/portable"
@@ -214,7 +215,7 @@ func (d *daemon) controllers(e *engines, machine runtime.Inventory) error {
 	}
 	var expiry time.Duration
 	if d.cfg.CacheExpiry != "" {
-		if expiry, err = pipeline.ParseAge(d.cfg.CacheExpiry); err != nil {
+		if expiry, err = skiff.ParseAge(d.cfg.CacheExpiry); err != nil {
 			return fmt.Errorf("--cache-expiry: %w", err)
 		}
 	}
