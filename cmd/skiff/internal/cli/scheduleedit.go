@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -75,12 +76,7 @@ type scheduleEdit struct {
 }
 
 func (e *scheduleEdit) anyGiven(flags ...string) bool {
-	for _, flag := range flags {
-		if e.given(flag) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(flags, e.given)
 }
 
 func (e *scheduleEdit) collect(ctx context.Context) error {
