@@ -133,6 +133,8 @@ func (in *Incoming) Commit(ctx context.Context) (err error) {
 			return fail(err)
 		}
 	}
+	in.r.folders.RLock()
+	defer in.r.folders.RUnlock()
 	segments := in.at.segments()
 	if err := makeParents(in.r.root, segments[:len(segments)-1]); err != nil {
 		return fail(err)

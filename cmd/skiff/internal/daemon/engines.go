@@ -232,7 +232,7 @@ func (d *daemon) controllers(e *engines, machine runtime.Inventory) error {
 		return err
 	}
 	e.retention, err = retention.New(retention.Config{
-		Store: d.store, Contents: e.repository, Using: e.pipelines.Using, Retention: d.cfg.Retain, Logger: d.log,
+		Store: d.store, Contents: e.artifacts, Using: e.pipelines.Using, Retention: d.cfg.Retain, Logger: d.log,
 	})
 	return err
 }
