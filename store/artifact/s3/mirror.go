@@ -34,6 +34,9 @@ type Config struct {
 	// CacheBytes bounds what is kept here although a bucket has it; 0 means
 	// DefaultCacheBytes.
 	CacheBytes int64
+	// Reserve is how many bytes are to stay free on the disk; 0 means what Reserve
+	// says of it.
+	Reserve int64
 	// Reach is how far artifacts are fetched that have an http or https address.
 	// Where it is not nowhere, buckets of gs:// that the namespace says nothing of
 	// are read as the public reads them.

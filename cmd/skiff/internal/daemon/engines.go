@@ -81,6 +81,7 @@ func (d *daemon) runEngines(ctx context.Context) error {
 		running.Go(func() error { return quietly(ctx, e.pipelines.Run(ctx)) })
 		running.Go(func() error { return quietly(ctx, e.recurring.Run(ctx)) })
 		running.Go(func() error { return quietly(ctx, e.retention.Run(ctx)) })
+		running.Go(func() error { return quietly(ctx, e.artifacts.Run(ctx)) })
 		running.Go(func() error { return quietly(ctx, d.followDevices(ctx, e, found.source)) })
 		return running.Wait()
 	})
