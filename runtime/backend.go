@@ -239,6 +239,10 @@ type ContainerSpec struct {
 // Mount makes a host folder visible inside.
 type Mount struct {
 	HostPath string
+	// SubPath is below HostPath, slash-separated and clean; empty for all of it.
+	// What pods write to lies on the way: no link in it is followed, and one that is
+	// there ends the container's creation or its start.
+	SubPath  string `json:",omitempty"`
 	Path     string
 	ReadOnly bool
 	// Memory asks for a memory-backed folder of at most Size bytes instead.

@@ -155,11 +155,34 @@ type Purge struct {
 	// RemovedAt is when nothing was left of the contents; zero while something
 	// may be, as where another artifact that is kept has them too.
 	RemovedAt time.Time `json:"removedAt,omitzero"`
+	// Stuck says why contents whose removal has begun are there still. It is tried
+	// again; nil while nothing is in the way.
+	Stuck *Stuck `json:"stuck,omitempty"`
 }
+
+// Stuck is what keeps contents from being removed.
+type Stuck struct {
+	// Reason is one of the Stuck… below; Message says it to people.
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+	// Since is when this reason was met first.
+	Since time.Time `json:"since"`
+}
+
+// Reasons of Stuck.
+const (
+	StuckStoreAway     = "StoreAway"     // the object store does not answer
+	StuckStoreDenied   = "StoreDenied"   // it refuses the credentials, or to delete
+	StuckStoreSettings = "StoreSettings" // the namespace does not say how to get in, or names another store
+	StuckRemoval       = "Removal"       // anything else, as an error of the disk
+)
 
 // Gone says why an artifact's contents cannot be had any more, "" where they can.
 func (a *Artifact) Gone() string {
 	switch p := a.Status.Purged; {
+	case p != nil && p.Stuck != nil:
+		return fmt.Sprintf("its contents were given up on %s (%s): %s; they are still to be removed (%s): %s",
+			p.At.UTC().Format(time.DateTime), p.Reason, p.Message, p.Stuck.Reason, p.Stuck.Message)
 	case p != nil:
 		return fmt.Sprintf("its contents were removed on %s (%s): %s", p.At.UTC().Format(time.DateTime), p.Reason, p.Message)
 	case a.DeletionTimestamp != nil:
@@ -195,6 +218,14 @@ type PurgeReport struct {
 	// has too stay where they are until that goes.
 	Artifacts int   `json:"artifacts"`
 	Bytes     int64 `json:"bytes"`
+	// BucketBytes are those of Bytes that skiff brought to object stores, which
+	// lose them, too.
+	BucketBytes int64 `json:"bucketBytes"`
+	// Stuck is how many of the namespace's artifacts were given up, now or before,
+	// and are not removed, as where their object store is away; StuckMessage says
+	// why of one.
+	Stuck        int    `json:"stuck"`
+	StuckMessage string `json:"stuckMessage,omitempty"`
 	// Pinned and InUse are how many would have gone and are kept for that.
 	Pinned int `json:"pinned"`
 	InUse  int `json:"inUse"`
@@ -207,11 +238,13 @@ const MaxPurgeItems = 1000
 
 // PurgeItem is one artifact of a report.
 type PurgeItem struct {
-	Name     string    `json:"name"`
-	Run      string    `json:"run"`
-	Title    string    `json:"title"`
-	URI      string    `json:"uri"`
-	Bytes    int64     `json:"bytes"`
+	Name  string `json:"name"`
+	Run   string `json:"run"`
+	Title string `json:"title"`
+	URI   string `json:"uri"`
+	Bytes int64  `json:"bytes"`
+	// Endpoint is the object store that loses the contents, too; empty for none.
+	Endpoint string    `json:"endpoint,omitempty"`
 	LastUsed time.Time `json:"lastUsed"`
 	Reason   string    `json:"reason"`
 	Message  string    `json:"message"`
@@ -221,8 +254,13 @@ type PurgeItem struct {
 func (r *PurgeReport) Add(a *Artifact, reason, message string) {
 	r.Artifacts++
 	r.Bytes += a.Status.Size
+	endpoint := ""
+	if a.Status.Uploaded != nil {
+		endpoint = a.Status.Uploaded.Endpoint
+		r.BucketBytes += a.Status.Size
+	}
 	if len(r.Items) < MaxPurgeItems {
 		r.Items = append(r.Items, PurgeItem{Name: a.Name, Run: a.Spec.Run, Title: cmp.Or(a.Spec.DisplayName, a.Spec.Output), URI: a.Spec.URI,
-			Bytes: a.Status.Size, LastUsed: a.LastUsed(), Reason: reason, Message: message})
+			Bytes: a.Status.Size, Endpoint: endpoint, LastUsed: a.LastUsed(), Reason: reason, Message: message})
 	}
 }

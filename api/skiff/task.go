@@ -157,7 +157,17 @@ type ArtifactStatus struct {
 	// UsedAt is when a later run last took the artifact for its own, from the
 	// cache or by importing it again; zero where none did. It is kept to the hour.
 	UsedAt time.Time `json:"usedAt,omitzero"`
+	// Uploaded is set where skiff brought the contents to an object store.
+	Uploaded *Upload `json:"uploaded,omitempty"`
 	// Purged is set once the contents were given up; the artifact stays, with its
 	// digest and size, for the sake of lineage.
 	Purged *Purge `json:"purged,omitempty"`
+}
+
+// Upload is what skiff brought to an object store.
+type Upload struct {
+	// Endpoint is the store, HOST or HOST:PORT.
+	Endpoint string `json:"endpoint"`
+	// Version identifies the contents there: it changes when they do.
+	Version string `json:"version"`
 }

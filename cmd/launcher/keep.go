@@ -84,7 +84,7 @@ func (k *keeper) open(shared launch.View) error {
 	}
 	k.shared, k.oom = shared, findOOMCounter()
 	b := &builder{View: shared, host: oldRoot}
-	for _, step := range []func() error{b.hostTops, b.changeRoot, b.proc, b.dev, b.mask, b.mounts, b.moveHost} {
+	for _, step := range []func() error{b.hostTops, b.changeRoot, b.proc, b.dev, b.mask, b.sources, b.mounts, b.moveHost} {
 		if err := step(); err != nil {
 			return fmt.Errorf("build the view: %w", err)
 		}
@@ -207,7 +207,7 @@ func (k *keeper) dress(b *builder) error {
 		}
 		k.named = name
 	}
-	for _, step := range []func() error{b.mounts, b.leaveHost, b.shm} {
+	for _, step := range []func() error{b.sources, b.leaveHost, b.shm, b.mounts} {
 		if err := step(); err != nil {
 			return err
 		}

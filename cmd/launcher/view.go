@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"unsafe"
 
@@ -51,7 +50,7 @@ func buildView(v launch.View) error {
 	defer syscall.Close(here) //nolint:errcheck // It was only a handle.
 	b := &builder{View: v, host: oldRoot}
 	for _, step := range []func() error{
-		b.hostTops, b.changeRoot, b.proc, b.dev, b.mask, b.shm, b.devices, b.mounts, b.leaveHost, b.forgetHost,
+		b.hostTops, b.changeRoot, b.proc, b.dev, b.mask, b.shm, b.devices, b.sources, b.leaveHost, b.forgetHost, b.mounts,
 	} {
 		if err := step(); err != nil {
 			return fmt.Errorf("build the view: %w", err)
@@ -65,6 +64,7 @@ type builder struct {
 	launch.View
 	host   string   // where the host's root is
 	thawed []string // folders that are read-only in the end, and memory now
+	held   []source // of each mount, from sources to mounts
 	made   []string // mount points that were not there, parents first
 }
 
@@ -173,10 +173,13 @@ func (b *builder) mask() error {
 	return nil
 }
 
-// mounts makes what the pod asks for, in order.
+// mounts gives what the pod asks for, and sources took hold of, its places, in
+// order. Where a command has written to any of it the host's root must be out of
+// the view: a link could lead a place there.
 func (b *builder) mounts() error {
-	for _, m := range b.Mounts {
-		if err := b.mountOne(m); err != nil {
+	defer b.dropSources()
+	for i, m := range b.Mounts {
+		if err := b.mountOne(m, b.held[i]); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Path, err)
 		}
 	}
@@ -188,62 +191,26 @@ func (b *builder) mounts() error {
 	return nil
 }
 
-func (b *builder) mountOne(m launch.ViewMount) error {
-	if m.Memory {
-		if err := b.makeTarget(m.Path, true); err != nil {
-			return err
-		}
-		options := "mode=1777"
-		if m.Size > 0 {
-			options += ",size=" + strconv.FormatInt(m.Size, 10)
-		}
-		return mount("tmpfs", m.Path, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, options)
-	}
-	from := b.host + m.HostPath
-	info, err := os.Stat(from)
-	if err != nil {
-		return fmt.Errorf("%s is not on this machine: %w", m.HostPath, errors.Unwrap(err))
-	}
-	if err := b.makeTarget(m.Path, info.IsDir()); err != nil {
+func (b *builder) mountOne(m launch.ViewMount, s source) error {
+	if err := b.makeTarget(m.Path, s.dir); err != nil {
 		return err
 	}
-	if m.Layer != "" && b.mountLayer(from, m) == nil {
-		return nil
+	if !m.Memory {
+		return s.place(m.Path)
 	}
-	if err := mount(from, m.Path, "", syscall.MS_BIND|syscall.MS_REC, ""); err != nil {
-		return err
+	options := "mode=1777"
+	if m.Size > 0 {
+		options += ",size=" + strconv.FormatInt(m.Size, 10)
 	}
-	attrs := uint64(attrNoSUID | attrNoDev)
-	if m.ReadOnly || m.Layer != "" {
-		attrs |= attrReadOnly
-	}
-	return setAttr(m.Path, attrs, 0, true)
-}
-
-// mountLayer makes a copy-on-write view. Not every file system can.
-func (b *builder) mountLayer(from string, m launch.ViewMount) error {
-	upper, work := b.host+m.Layer+"/upper", b.host+m.Layer+"/work"
-	if strings.ContainsAny(from+upper, ",:\\") {
-		return syscall.EINVAL
-	}
-	for _, dir := range []string{upper, work} {
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	}
-	return mount("overlay", m.Path, "overlay", syscall.MS_NOSUID|syscall.MS_NODEV,
-		"lowerdir="+from+",upperdir="+upper+",workdir="+work)
+	return mount("tmpfs", m.Path, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, options)
 }
 
 // makeTarget makes the folder or the empty file that a mount will cover.
 func (b *builder) makeTarget(path string, dir bool) error {
-	if err := b.stays(path); err != nil {
-		return err
-	}
 	info, err := os.Stat(path)
 	if err == nil {
 		if info.IsDir() != dir {
-			return fmt.Errorf("a folder can only be mounted on a folder, and a file on a file: %w", syscall.ENOTDIR)
+			return errKind
 		}
 		return nil
 	}
@@ -268,26 +235,6 @@ func (b *builder) makeTarget(path string, dir bool) error {
 		return err
 	}
 	return b.makeTarget(path, dir)
-}
-
-// stays is an error where a link on the way to a mount point, such as one in a
-// volume that an earlier command wrote to, leads to the host's root.
-func (b *builder) stays(path string) error {
-	there := path
-	for {
-		if _, err := os.Lstat(there); err == nil {
-			break
-		}
-		there = filepath.Dir(there)
-	}
-	resolved, err := filepath.EvalSymlinks(there)
-	if err != nil {
-		return fmt.Errorf("a link leads nowhere: %w", err)
-	}
-	if resolved == b.host || strings.HasPrefix(resolved, b.host+"/") {
-		return fmt.Errorf("a link leads out of the container: %w", syscall.ELOOP)
-	}
-	return nil
 }
 
 // makeFolders is os.MkdirAll that remembers what it made.
@@ -356,17 +303,20 @@ const (
 
 // setAttr changes a mount's attributes (Linux 5.12), with those below it.
 func setAttr(path string, set, clr uint64, recursive bool) error {
+	flags := uintptr(0)
+	if recursive {
+		flags = atRecursive
+	}
+	return setAttrAt(atCWD, path, set, clr, flags)
+}
+
+func setAttrAt(dir int, path string, set, clr uint64, flags uintptr) error {
 	p, err := syscall.BytePtrFromString(path)
 	if err != nil {
 		return err
 	}
 	attr := [4]uint64{set, clr}
-	flags := uintptr(0)
-	if recursive {
-		flags = atRecursive
-	}
-	const atFDCWD = ^uintptr(99) // -100
-	_, _, errno := syscall.Syscall6(sysMountSetattr, atFDCWD, uintptr(unsafe.Pointer(p)), flags,
+	_, _, errno := syscall.Syscall6(sysMountSetattr, uintptr(dir), uintptr(unsafe.Pointer(p)), flags,
 		uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
 	if errno != 0 {
 		return &os.PathError{Op: "mount_setattr", Path: path, Err: errno}

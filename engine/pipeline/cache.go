@@ -81,9 +81,16 @@ func unhashed(artifacts map[string][]*skiff.Artifact) []*skiff.Artifact {
 // decide starts a step, or settles it, once the content hashes of its inputs are
 // known, or cannot be had.
 func (x *execution) decide(ctx context.Context, n *node, digests map[string]string, unknown error) {
-	if unknown == nil && x.takeOver(ctx, n, digests) {
+	onItsOwn := func() { x.decideCached(ctx, n, digests, unknown) }
+	if unknown != nil {
+		onItsOwn()
 		return
 	}
+	x.takeOver(ctx, n, digests, onItsOwn)
+}
+
+// decideCached is decide for a step that takes nothing over.
+func (x *execution) decideCached(ctx context.Context, n *node, digests map[string]string, unknown error) {
 	if reason := x.uncacheable(n); reason != "" {
 		n.task.Status.CacheReason = reason
 		x.newAttempt(ctx, n)
@@ -104,27 +111,12 @@ func (x *execution) found(ctx context.Context, n *node, list []earlier) {
 		x.newAttempt(ctx, n)
 		return
 	}
-	take := func() {
+	x.ifKept(ctx, n, list[0].results, func() {
 		n.task.Status.CacheReason = "hit: the same step of run " + list[0].task.Spec.Run
 		x.settleAs(n, list[0].task, list[0].results)
-	}
-	kept := x.keptElsewhere(ctx, list[0].results)
-	if len(kept) == 0 {
-		take()
-		return
-	}
-	x.outside(ctx, func(working context.Context) func() {
-		err := x.c.stillKept(working, kept)
-		return func() {
-			switch {
-			case n.final():
-			case err != nil:
-				n.task.Status.CacheReason = unusable(list[0].task, err)
-				x.found(ctx, n, list[1:])
-			default:
-				take()
-			}
-		}
+	}, func(err error) {
+		n.task.Status.CacheReason = unusable(list[0].task, err)
+		x.found(ctx, n, list[1:])
 	})
 }
 

@@ -26,10 +26,9 @@ const (
 	// outputFolder is where components find the files for their output
 	// parameters; the cluster's driver names the same.
 	outputFolder = "/tmp/kfp/outputs"
-	// executorOutput is the name of the file in which a component reports
-	// outputs by itself. Its folder is the task's root, from which components
+	// executorOutput is the file in which a component reports outputs by itself. Its folder is the task's root, from which components
 	// derive URIs (dsl.get_uri), so it lies among the artifacts.
-	executorOutput = "output_metadata.json"
+	executorOutput = artifact.ExecutorOutput
 	// parameterOutput prefixes the pod outputs that are parameter files.
 	parameterOutput = "parameter/"
 	// retryIndex tells a component which attempt it is, from 0 (KFP's name).

@@ -32,10 +32,10 @@ type ObjectStores interface {
 	PipelineRoot(ctx context.Context, namespace string) (string, error)
 	// Endpoint names the store that has a URI's contents; false for this machine.
 	Endpoint(ctx context.Context, namespace, uri string) (endpoint string, kept bool, err error)
-	// Deliver brings committed contents to their store and returns their version
-	// there. It may be repeated, and goes on where it broke off. progress is
+	// Deliver brings committed contents to their store and says what is there then;
+	// nil for contents that stay on this machine. It may be repeated, and goes on where it broke off. progress is
 	// called from several goroutines.
-	Deliver(ctx context.Context, namespace, uri string, progress func(done, total int64)) (version string, err error)
+	Deliver(ctx context.Context, namespace, uri string, progress func(done, total int64)) (*skiff.Upload, error)
 	// Version identifies what a store has under a URI now: artifact.ErrNotFound
 	// for nothing.
 	Version(ctx context.Context, namespace, uri string) (string, error)
@@ -251,11 +251,15 @@ func (c *Controller) deliverOne(ctx context.Context, namespace string, a *skiff.
 		}
 		return err
 	}
-	version, err := c.stores.Deliver(ctx, namespace, a.Spec.URI, progress)
-	if digest, is := contentHash(version); is && err == nil {
+	uploaded, err := c.stores.Deliver(ctx, namespace, a.Spec.URI, progress)
+	if err != nil || uploaded == nil {
+		return err
+	}
+	a.Status.Uploaded = uploaded
+	if digest, is := contentHash(uploaded.Version); is {
 		a.Status.Digest = digest
 	}
-	return err
+	return nil
 }
 
 // contentHash is a version that is the hash of the contents.
@@ -273,13 +277,13 @@ func (x *execution) elsewhere(ctx context.Context, a *skiff.Artifact) bool {
 	return kept && err == nil
 }
 
-// keptElsewhere are the artifacts of an earlier result that object stores keep.
-// Those that were imported are their owners' to keep.
+// keptElsewhere are the artifacts of an earlier result that object stores keep,
+// those that the component put there by itself, too.
 func (x *execution) keptElsewhere(ctx context.Context, results artifactMap) []*skiff.Artifact {
 	var kept []*skiff.Artifact
 	for _, output := range sortedKeys(results) {
 		for _, a := range results[output].items {
-			if !a.Spec.Imported && !a.Status.Missing && x.elsewhere(ctx, a) {
+			if !a.Status.Missing && x.elsewhere(ctx, a) {
 				kept = append(kept, a)
 			}
 		}
@@ -287,7 +291,31 @@ func (x *execution) keptElsewhere(ctx context.Context, results artifactMap) []*s
 	return kept
 }
 
-// stillKept looks whether object stores have artifacts as they were made.
+// ifKept calls then if the object stores that keep an earlier result's artifacts
+// have them as they were made, and otherwise with the reason. Neither is called for
+// a node that was settled meanwhile.
+func (x *execution) ifKept(ctx context.Context, n *node, results artifactMap, then func(), otherwise func(error)) {
+	kept := x.keptElsewhere(ctx, results)
+	if len(kept) == 0 {
+		then()
+		return
+	}
+	x.outside(ctx, func(working context.Context) func() {
+		err := x.c.stillKept(working, kept)
+		return func() {
+			switch {
+			case n.final():
+			case err != nil:
+				otherwise(err)
+			default:
+				then()
+			}
+		}
+	})
+}
+
+// stillKept looks whether object stores have artifacts as they were made; of what
+// skiff did not make, whether they have it, since its owner may change it.
 func (c *Controller) stillKept(ctx context.Context, list []*skiff.Artifact) error {
 	for _, a := range list {
 		version, err := c.stores.Version(ctx, a.Namespace, a.Spec.URI)
@@ -297,7 +325,11 @@ func (c *Controller) stillKept(ctx context.Context, list []*skiff.Artifact) erro
 		if err != nil {
 			return err
 		}
-		if digest, is := contentHash(version); is && a.Status.Digest != "" && digest != a.Status.Digest {
+		if a.Spec.Imported {
+			continue
+		}
+		digest, is := contentHash(version)
+		if (a.Status.Uploaded != nil && version != a.Status.Uploaded.Version) || (is && a.Status.Digest != "" && digest != a.Status.Digest) {
 			return fmt.Errorf("artifact %s at %s has other contents now", a.Spec.DisplayName, a.Spec.URI)
 		}
 	}

@@ -126,6 +126,43 @@ func TestOutputsInABucket(t *testing.T) {
 	r.outputs(fourth, map[string]string{"out": `"weights"`})
 }
 
+// TestResumeFromABucket: a result whose artifacts only a bucket has is taken over
+// if the bucket has them as they were made, and else made again, with the reason.
+func TestResumeFromABucket(t *testing.T) {
+	server := miniotest.Start(t)
+	r := newStoreRig(t, server.Host, nil)
+	first := r.finish("cached", with("text", "weights"))
+	a := r.artifactNamed(first.Status.OutputArtifacts["model"][0])
+	key := strings.TrimPrefix(a.Spec.URI, "s3://"+miniotest.Bucket+"/")
+	if a.Status.Uploaded == nil || a.Status.Uploaded.Endpoint != server.Host || a.Status.Uploaded.Version != a.Status.Digest {
+		t.Errorf("the artifact's upload: %+v", a.Status.Uploaded)
+	}
+	evict := func() {
+		t.Helper()
+		if err := r.repository.Delete(t.Context(), space, a.Spec.URI); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := func(ran []string, reason string) {
+		t.Helper()
+		evict()
+		run := r.resume(first.Name, func(sub *Submission) { sub.DisableCache = true })
+		if diff := cmp.Diff(ran, r.ran(run.Name)); diff != "" || !strings.HasPrefix(r.reasons(run.Name)["make"], reason) {
+			t.Errorf("executed (-want +got):\n%s\nmake: %s, want %s", diff, r.reasons(run.Name)["make"], reason)
+		}
+		r.outputs(run, map[string]string{"out": `"weights"`})
+	}
+	again(nil, "taken over")
+	if _, err := server.Admin.PutObject(t.Context(), miniotest.Bucket, key, strings.NewReader("others"), 6, minio.PutObjectOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	again([]string{"make"}, "run again: artifact model at "+a.Spec.URI+" has other contents now")
+	if err := server.Admin.RemoveObject(t.Context(), miniotest.Bucket, key, minio.RemoveObjectOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	again([]string{"make"}, "run again: artifact model is no longer at "+a.Spec.URI)
+}
+
 // TestInputsFromABucket: what others put there is read as it is now.
 func TestInputsFromABucket(t *testing.T) {
 	server := miniotest.Start(t)

@@ -274,10 +274,15 @@ func (x *execution) artifactsNamed(ctx context.Context, names map[string][]strin
 }
 
 // takeOver settles a step with the result of the origin where that may stand in
-// for it; else it notes why not.
-func (x *execution) takeOver(ctx context.Context, n *node, digests map[string]string) bool {
+// for it; else it notes why not and calls otherwise.
+func (x *execution) takeOver(ctx context.Context, n *node, digests map[string]string, otherwise func()) {
 	if x.origin == nil {
-		return false
+		otherwise()
+		return
+	}
+	again := func(reason string) {
+		n.reuse().Reason = "run again: " + reason
+		otherwise()
 	}
 	reason := x.mustRun(n)
 	if reason == "" {
@@ -285,14 +290,13 @@ func (x *execution) takeOver(ctx context.Context, n *node, digests map[string]st
 		if past, reason = x.unchanged(ctx, n, digests); past != nil {
 			results, err := x.cachedArtifacts(ctx, past)
 			if err == nil {
-				x.standIn(n, past, results)
-				return true
+				x.ifKept(ctx, n, results, func() { x.standIn(n, past, results) }, func(err error) { again(err.Error()) })
+				return
 			}
 			reason = err.Error()
 		}
 	}
-	n.reuse().Reason = "run again: " + reason
-	return false
+	again(reason)
 }
 
 // standIn settles a step with the result of an earlier one.

@@ -202,7 +202,7 @@ func (r *run) mount(ctx context.Context, p *core.Pod, v core.Volume, vm core.Vol
 		}
 	}
 	if err == nil && vm.SubPath != "" {
-		m.HostPath, err = subPath(m.HostPath, vm.SubPath, m.ReadOnly)
+		m.SubPath, err = subPath(m.HostPath, vm.SubPath, m.ReadOnly)
 	}
 	return m, err
 }
@@ -243,8 +243,9 @@ func (r *run) scratch(volume string) (string, error) {
 	return dir, nil
 }
 
-// subPath finds a folder within a volume. What a container wrote there is not
-// trusted: no part of the path may be a link.
+// subPath finds a folder within a volume, and makes it where it may be written to.
+// What a container wrote there is not trusted: no part of the path may be a link,
+// now or when the runtime mounts it.
 func subPath(volume, sub string, readOnly bool) (string, error) {
 	if !filepath.IsLocal(sub) {
 		return "", fmt.Errorf("subPath %q leads out of the volume", sub)
@@ -272,7 +273,7 @@ func subPath(volume, sub string, readOnly bool) (string, error) {
 			return "", fmt.Errorf("subPath %q: %s is a link, which is not followed", sub, at)
 		}
 	}
-	return filepath.Join(volume, filepath.FromSlash(at)), nil
+	return at, nil
 }
 
 // command is what the launcher is given. The pod's outputs, directories and

@@ -267,7 +267,7 @@ func TestContainerSpec(t *testing.T) {
 		{HostPath: "/ca.pem", Path: "/etc/ca.pem", ReadOnly: true},
 		{HostPath: dir, Path: "/minio", ReadOnly: true},
 		{HostPath: volume, Path: "/data", ReadOnly: true},
-		{HostPath: filepath.Join(dir, "x/y"), Path: "/sub"},
+		{HostPath: dir, SubPath: "x/y", Path: "/sub"},
 		{HostPath: filepath.Join(r.dir, scratchDir, "tmp"), Path: "/scratch"},
 		{HostPath: dir, Path: "/minio/bucket/out"},
 	}

@@ -191,6 +191,7 @@ func (c *cargo) check(ctx context.Context, p *Porter, m *bundle.Manifest) error 
 		}
 	}
 	for _, a := range c.artifacts {
+		a.Status.Uploaded = nil // somebody else's upload is not this machine's to remove
 		if err := c.checkArtifact(p, a); err != nil {
 			return err
 		}

@@ -35,9 +35,13 @@ const (
 // that long harms nobody, and a look reads every artifact where bytes are bounded.
 const DefaultInterval = 10 * time.Minute
 
-// Contents removes what is at a URI; nothing there is no error.
+// Contents removes what skiff made. Its errors may be s3.ErrAway, s3.ErrDenied and
+// s3.ErrSettings.
 type Contents interface {
-	Delete(ctx context.Context, namespace, uri string) error
+	// Purge removes what is at a URI on this machine and, where skiff uploaded it to
+	// an object store, what skiff uploaded there. Nothing there is no error, and
+	// calling it again goes on with what is left.
+	Purge(ctx context.Context, namespace, uri, endpoint string) error
 }
 
 // Config is what a Controller needs. Store, Contents and Using are required.
@@ -183,7 +187,7 @@ func (c *Controller) Retention(ctx context.Context, namespace string) (skiff.Ret
 func (c *Controller) Purge(ctx context.Context, namespace string, retention skiff.Retention, dryRun bool) (*skiff.PurgeReport, error) {
 	report := &skiff.PurgeReport{Namespace: namespace, Retention: retention.String(), DryRun: dryRun, Items: []skiff.PurgeItem{}}
 	if retention == (skiff.Retention{}) {
-		return report, nil
+		return report, (&pass{c: c, namespace: namespace}).countStuck(ctx, report)
 	}
 	if !dryRun {
 		c.mu.Lock()
@@ -192,6 +196,9 @@ func (c *Controller) Purge(ctx context.Context, namespace string, retention skif
 	p, err := c.newPass(ctx, namespace, retention)
 	if err == nil {
 		err = p.run(ctx, report)
+	}
+	if err == nil {
+		err = p.countStuck(ctx, report)
 	}
 	if err != nil {
 		return report, fmt.Errorf("purge artifacts of namespace %s: %w", namespace, err)

@@ -12,8 +12,11 @@
 //	look    does an active run refer to it all the same? then the mark is taken back
 //	begin   where no artifact that is kept has the contents too: from here on
 //	        there is no way back, for they may be there by half
-//	remove  the contents
+//	remove  the contents, here and what skiff uploaded to a bucket
 //	note    that nothing is left; an artifact that was deleted goes altogether
+//
+// What cannot be removed, as where a bucket is away, says so (Purge.Stuck) and is
+// tried again with each look; it holds up nothing else.
 //
 // A daemon that is killed anywhere in between leaves the mark, by which the next
 // one goes on. The artifact stays as it was otherwise, for the sake of lineage.

@@ -49,6 +49,33 @@ func purgeForever(dir string) int {
 	}
 }
 
+// killPurging has a process purge a world, and kills it when it is at it.
+func killPurging(t *testing.T, dir string, round int) {
+	t.Helper()
+	binary, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), binary)
+	cmd.Env = append(os.Environ(), purgeChild+"="+dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if lines := bufio.NewScanner(out); !lines.Scan() {
+		t.Fatalf("round %d: the child purges nothing", round)
+	}
+	time.Sleep(time.Duration(3*round) * time.Millisecond)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+}
+
 // TestKilled kills a purging process at random moments: what is kept is whole
 // each time, nothing that is needed went, and the next one leaves nothing behind.
 func TestKilled(t *testing.T) {
@@ -63,31 +90,10 @@ func TestKilled(t *testing.T) {
 		}
 		w.clock = w.clock.Add(time.Hour)
 	}
-	binary, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	texts := w.texts
 	for round := range 8 {
 		w.close()
-		cmd := exec.CommandContext(t.Context(), binary)
-		cmd.Env = append(os.Environ(), purgeChild+"="+dir)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if lines := bufio.NewScanner(out); !lines.Scan() {
-			t.Fatalf("round %d: the child purges nothing", round)
-		}
-		time.Sleep(time.Duration(3*round) * time.Millisecond)
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = cmd.Wait() // it was killed
+		killPurging(t, dir, round)
 		w = openWorld(t, dir)
 		w.texts = texts
 		kept, gone := 0, 0

@@ -21,6 +21,8 @@ type pass struct {
 	tooOld, beyondRuns time.Time
 	// excess is by how many bytes the namespace is over its bound.
 	excess int64
+	// away are the object stores that did not answer in this pass, by endpoint.
+	away map[string]error
 }
 
 // batch is how many artifacts one transaction marks.

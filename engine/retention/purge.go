@@ -97,20 +97,25 @@ func (p *pass) remove(ctx context.Context, list []*skiff.Artifact) error {
 	var removed []string
 	for _, a := range list {
 		if !a.Spec.Imported && !a.Status.Missing {
-			if err := p.c.cfg.Contents.Delete(ctx, a.Namespace, a.Spec.URI); err != nil && !errors.Is(err, artifact.ErrInvalid) {
+			if err := p.removeContents(ctx, a); err != nil && !errors.Is(err, artifact.ErrInvalid) {
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
 				}
 				// The mark stays, and with it the intent.
-				p.c.log.Warn("contents of an artifact are not gone; it is tried again", "artifact", a.Namespace+"/"+a.Name, "error", err)
+				if err := p.stuck(ctx, a, err); err != nil {
+					return err
+				}
 				continue
 			}
 		}
 		removed = append(removed, a.Name)
 	}
+	if err := p.removeFolders(ctx, list); err != nil {
+		return err
+	}
 	return p.amend(ctx, removed, func(a *skiff.Artifact) error {
 		if a.Status.Purged != nil {
-			a.Status.Purged.Removing, a.Status.Purged.RemovedAt = false, p.c.now()
+			a.Status.Purged.Removing, a.Status.Purged.RemovedAt, a.Status.Purged.Stuck = false, p.c.now(), nil
 		}
 		if a.DeletionTimestamp != nil {
 			a.Finalizers = slices.DeleteFunc(a.Finalizers, func(f string) bool { return f == skiff.FinalizerContents })

@@ -19,6 +19,7 @@ import (
 	"github.com/skiff-ml/skiff/engine/retention"
 	"github.com/skiff-ml/skiff/store"
 	"github.com/skiff-ml/skiff/store/artifact"
+	"github.com/skiff-ml/skiff/store/artifact/s3"
 )
 
 // TestMain: the test binary is also its own child, which purges until it is killed.
@@ -43,6 +44,8 @@ type world struct {
 	t          tb
 	store      *store.Store
 	repository *artifact.Repository
+	mirror     *s3.Mirror
+	lent       s3.Credentials // what "fromEnv: true" means
 	clock      time.Time
 	// broken makes the next removals of contents fail, or panics' stand-in: it is
 	// asked before each.
@@ -66,23 +69,26 @@ func openWorld(t tb, dir string) *world {
 	if w.repository, err = artifact.Open(filepath.Join(dir, "artifacts")); err != nil {
 		t.Fatalf("open artifacts: %v", err)
 	}
+	if w.mirror, err = s3.NewMirror(s3.Config{Repository: w.repository, Store: w.store, Owner: w.store.ID(), Environment: &w.lent}); err != nil {
+		t.Fatalf("open mirror: %v", err)
+	}
 	return w
 }
 
 func (w *world) close() {
-	if err := errors.Join(w.repository.Close(), w.store.Close()); err != nil {
+	if err := errors.Join(w.mirror.Close(), w.repository.Close(), w.store.Close()); err != nil {
 		w.t.Fatalf("close: %v", err)
 	}
 }
 
-// Delete implements retention.Contents.
-func (w *world) Delete(ctx context.Context, namespace, uri string) error {
+// Purge implements retention.Contents.
+func (w *world) Purge(ctx context.Context, namespace, uri, endpoint string) error {
 	if w.broken != nil {
 		if err := w.broken(uri); err != nil {
 			return err
 		}
 	}
-	return w.repository.Delete(ctx, namespace, uri)
+	return w.mirror.Purge(ctx, namespace, uri, endpoint)
 }
 
 // controller is a fresh one, as after a restart.

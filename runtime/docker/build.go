@@ -203,6 +203,9 @@ func (b *Backend) mounts(spec runtime.ContainerSpec, h *dockerapi.HostConfig, ru
 				TmpfsOptions: &dockerapi.TmpfsOptions{SizeBytes: tmpfsSize(m.Size, h.Memory), Mode: 0o1777}})
 		default:
 			source, err := rules.Resolve(m.HostPath, g)
+			if err == nil && m.SubPath != "" {
+				source, err = withoutLinks(source, m.SubPath)
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -210,6 +213,20 @@ func (b *Backend) mounts(spec runtime.ContainerSpec, h *dockerapi.HostConfig, ru
 		}
 	}
 	return list, nil
+}
+
+// withoutLinks is a place below a folder that pods write to. The engine resolves
+// the path again when it mounts it: see docs/security.md.
+func withoutLinks(folder, sub string) (string, error) {
+	at := filepath.Join(folder, filepath.FromSlash(sub))
+	real, err := filepath.EvalSymlinks(at)
+	if err == nil && (real != at || !filepath.IsLocal(sub)) {
+		err = fmt.Errorf("%w: a link lies on the way", runtime.ErrPolicy)
+	}
+	if err != nil {
+		return "", fmt.Errorf("mount %s of %s: %w", sub, folder, err)
+	}
+	return at, nil
 }
 
 func bind(source, target string, readOnly bool) dockerapi.Mount {

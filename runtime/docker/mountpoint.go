@@ -24,10 +24,10 @@ func makeMountPoints(mounts []runtime.Mount) error {
 		}
 		isFile := false
 		if !inner.Memory {
-			info, err := os.Stat(inner.HostPath)
+			info, err := os.Stat(path.Join(inner.HostPath, inner.SubPath))
 			isFile = err == nil && !info.IsDir()
 		}
-		if err := makeMountPoint(outer.HostPath, rel, isFile); err != nil {
+		if err := makeMountPoint(outer, rel, isFile); err != nil {
 			return fmt.Errorf("make a place for the mount %s in %s: %w", target, outer.HostPath, err)
 		}
 	}
@@ -47,13 +47,22 @@ func outerMount(mounts []runtime.Mount, target string) (outer runtime.Mount, rel
 	return outer, rel, ok && !outer.Memory
 }
 
-// makeMountPoint makes one, beneath root and through no link that leads out.
-func makeMountPoint(root, rel string, isFile bool) error {
-	r, err := os.OpenRoot(root)
+// makeMountPoint makes one, beneath what is mounted and through no link that leads
+// out.
+func makeMountPoint(outer runtime.Mount, rel string, isFile bool) error {
+	r, err := os.OpenRoot(outer.HostPath)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
+	if outer.SubPath != "" {
+		sub, err := r.OpenRoot(filepath.FromSlash(outer.SubPath))
+		if err != nil {
+			return err
+		}
+		defer sub.Close()
+		r = sub
+	}
 	if _, err := r.Stat(rel); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

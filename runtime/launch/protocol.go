@@ -95,6 +95,7 @@ type View struct {
 // set; a copy-on-write layer over HostPath where Layer names an empty host
 // folder for what is written.
 type ViewMount struct {
+	// HostPath is absolute and clean; no link in it is followed.
 	HostPath string `json:"hostPath,omitempty"`
 	Path     string `json:"path"`
 	ReadOnly bool   `json:"readOnly,omitempty"`

@@ -378,7 +378,7 @@ func HostPath(spec runtime.ContainerSpec, path string) string {
 	for _, m := range spec.Mounts {
 		rel, err := filepath.Rel(m.Path, path)
 		if err == nil && filepath.IsLocal(rel) && len(m.Path) > length {
-			best, length = filepath.Join(m.HostPath, rel), len(m.Path)
+			best, length = filepath.Join(m.HostPath, m.SubPath, rel), len(m.Path)
 		}
 	}
 	return best

@@ -39,12 +39,12 @@ func (c *container) view(iso isolation) (*launch.View, error) {
 	v.ShmBytes = shmBytes(c.spec.Resources)
 	v.Masked = c.b.masked()
 	for _, path := range img.Visible {
-		v.Mounts = append(v.Mounts, launch.ViewMount{HostPath: path, Path: path, ReadOnly: true})
+		v.Mounts = append(v.Mounts, launch.ViewMount{HostPath: resolved(path), Path: path, ReadOnly: true})
 	}
 	if img.Env != "" {
 		// A command may install into its environment; the others do not see it.
 		v.Mounts = append(v.Mounts, launch.ViewMount{
-			HostPath: img.Env, Path: img.Env, Layer: filepath.Join(c.dir, layerFolder),
+			HostPath: resolved(img.Env), Path: img.Env, Layer: filepath.Join(c.dir, layerFolder),
 		})
 	}
 	mounts, err := c.podMounts()
@@ -61,11 +61,21 @@ func (c *container) view(iso isolation) (*launch.View, error) {
 // commonMounts are those of every container: its temporary files, and what of the
 // host it has to see.
 func (b *Backend) commonMounts(tmp string) []launch.ViewMount {
+	tmp = resolved(tmp)
 	mounts := []launch.ViewMount{{HostPath: tmp, Path: "/tmp", Scratch: true}, {HostPath: tmp, Path: "/var/tmp", Scratch: true}}
 	for _, path := range b.visible() {
 		mounts = append(mounts, launch.ViewMount{HostPath: path, Path: path, ReadOnly: true})
 	}
 	return mounts
+}
+
+// resolved is a path of the daemon's own without links, of which a launcher
+// follows none; one that is not there stays as it is, for the launcher to say so.
+func resolved(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	return path
 }
 
 // podMounts are the pod's own, outer folders before inner ones.
@@ -79,18 +89,23 @@ func (c *container) podMounts() ([]launch.ViewMount, error) {
 			return nil, err
 		}
 		if !m.Memory {
-			resolved, err := filepath.EvalSymlinks(m.HostPath)
+			// A link in HostPath is the administrator's, one in SubPath anybody's: the
+			// launcher follows none, so what is swapped after this cannot lead it away.
+			root, err := filepath.EvalSymlinks(m.HostPath)
+			if err == nil && !filepath.IsLocal(filepath.Join(".", m.SubPath)) {
+				err = fmt.Errorf("%s leads out of it: %w", m.SubPath, runtime.ErrPolicy)
+			}
 			if err != nil {
 				return nil, fmt.Errorf("mount %s: %w", m.Path, err)
 			}
-			info, err := os.Stat(resolved)
+			vm.HostPath = filepath.Join(root, m.SubPath)
+			info, err := os.Lstat(vm.HostPath)
 			if err != nil {
 				return nil, fmt.Errorf("mount %s: %w", m.Path, err)
 			}
 			if !info.IsDir() && !info.Mode().IsRegular() {
-				return nil, fmt.Errorf("mount %s: %s is neither a folder nor a file: %w", m.Path, m.HostPath, runtime.ErrPolicy)
+				return nil, fmt.Errorf("mount %s: %s is neither a folder nor a file: %w", m.Path, vm.HostPath, runtime.ErrPolicy)
 			}
-			vm.HostPath = resolved
 		}
 		out = append(out, vm)
 	}
@@ -120,11 +135,11 @@ func (c *container) plainMounts() error {
 		return fmt.Errorf("run without a network: this machine gives no namespaces: %w", runtime.ErrNotSupported)
 	}
 	for _, m := range c.spec.Mounts {
-		if m.Memory || filepath.Clean(m.Path) != filepath.Clean(m.HostPath) {
+		if m.Memory || filepath.Clean(m.Path) != filepath.Join(m.HostPath, m.SubPath) {
 			return fmt.Errorf("mount %s: this machine gives no namespaces, so a path inside must be the path outside: %w",
 				m.Path, runtime.ErrNotSupported)
 		}
-		if _, err := os.Stat(m.HostPath); err != nil {
+		if _, err := os.Stat(filepath.Join(m.HostPath, m.SubPath)); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Path, err)
 		}
 	}

@@ -223,6 +223,8 @@ func artifacts() Resource {
 			{Name: "Run", Type: "string", Value: artifact(func(a *skiff.Artifact) any { return a.Spec.Run })},
 			{Name: "Size", Type: "string", Value: artifact(func(a *skiff.Artifact) any {
 				switch {
+				case a.Status.Purged != nil && a.Status.Purged.Stuck != nil:
+					return view.Bytes(a.Status.Size) + " (removing: " + a.Status.Purged.Stuck.Reason + ")"
 				case a.Gone() != "":
 					return view.Bytes(a.Status.Size) + " (removed)"
 				case a.Status.Digest == "" && a.Status.Size == 0:

@@ -99,15 +99,21 @@ func (in *Incoming) Drop() error {
 
 // Room is how many bytes the repository's file system has left for this process.
 func (r *Repository) Room() (int64, error) {
+	free, _, err := r.Disk()
+	return free, err
+}
+
+// Disk is Room, and how large the file system is, both in bytes.
+func (r *Repository) Disk() (free, total int64, err error) {
 	var st unix.Statfs_t
 	if err := retry(func() error { return unix.Fstatfs(int(r.root), &st) }); err != nil {
-		return 0, fmt.Errorf("free room of %s: %w", r.path, err)
+		return 0, 0, fmt.Errorf("free room of %s: %w", r.path, err)
 	}
-	free := st.Bavail
+	blocks := st.Bavail
 	if os.Geteuid() == 0 {
-		free = st.Bfree
+		blocks = st.Bfree
 	}
-	return int64(free) * st.Bsize, nil
+	return int64(blocks) * st.Bsize, int64(st.Blocks) * st.Bsize, nil
 }
 
 // Commit makes the artifact durable and read-only and puts it in its place, in
@@ -133,6 +139,8 @@ func (in *Incoming) Commit(ctx context.Context) (err error) {
 			return fail(err)
 		}
 	}
+	in.r.folders.RLock()
+	defer in.r.folders.RUnlock()
 	segments := in.at.segments()
 	if err := makeParents(in.r.root, segments[:len(segments)-1]); err != nil {
 		return fail(err)

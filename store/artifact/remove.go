@@ -29,6 +29,79 @@ func (r *Repository) Delete(ctx context.Context, namespace, uri string) (err err
 	return nil
 }
 
+// ExecutorOutput is the name of the file in which a component reports outputs by
+// itself. It lies beside the artifacts of its attempt and is none.
+const ExecutorOutput = "output_metadata.json"
+
+// Prune removes the folders above a URI that hold nothing any more, up to the
+// bucket's own: those that PrepareOutput made. An ExecutorOutput counts as nothing
+// and goes with its folder.
+func (r *Repository) Prune(namespace, uri string) (err error) {
+	at, err := r.Locate(namespace, uri)
+	if err != nil {
+		return err
+	}
+	r.folders.Lock()
+	defer r.folders.Unlock()
+	segments := at.segments()
+	// Above are a namespace, a scheme and a bucket, which are everybody's.
+	for segments = segments[:len(segments)-1]; len(segments) > 3; segments = segments[:len(segments)-1] {
+		gone, err := r.prune(segments)
+		if err != nil {
+			return fmt.Errorf("remove empty folders above %s: %w", uri, err)
+		}
+		if !gone {
+			break
+		}
+	}
+	return nil
+}
+
+// prune removes a folder unless it holds something. One that is not there is gone.
+func (r *Repository) prune(segments []string) (gone bool, err error) {
+	name := segments[len(segments)-1]
+	dir, err := descend(r.root, segments[:len(segments)-1])
+	if errors.Is(err, ErrNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, dir.close()) }()
+	folder, err := openAt(dir, name, openDir)
+	if errors.Is(err, unix.ENOENT) {
+		return true, nil
+	}
+	if err != nil {
+		return false, pathError(err, segments)
+	}
+	list, err := names(folder)
+	if err == nil && len(list) == 1 && list[0] == ExecutorOutput {
+		err = retry(func() error { return unix.Unlinkat(int(folder), ExecutorOutput, 0) })
+	} else if err == nil && len(list) > 0 {
+		return false, folder.close()
+	}
+	if errors.Is(err, unix.EISDIR) {
+		return false, folder.close() // a folder of that name is somebody's own
+	}
+	if err = errors.Join(err, folder.close()); err != nil {
+		return false, pathError(err, segments)
+	}
+	err = retry(func() error { return unix.Unlinkat(int(dir), name, unix.AT_REMOVEDIR) })
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+		return false, nil
+	}
+	return err == nil || errors.Is(err, unix.ENOENT), pathError(ignoring(err, unix.ENOENT), segments)
+}
+
+// ignoring is err unless it is the one that is no error here.
+func ignoring(err, none error) error {
+	if errors.Is(err, none) {
+		return nil
+	}
+	return err
+}
+
 // DeleteNamespace removes all artifacts of a namespace.
 func (r *Repository) DeleteNamespace(ctx context.Context, namespace string) error {
 	if err := checkNamespace(namespace); err != nil {

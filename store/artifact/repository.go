@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,9 @@ import (
 type Repository struct {
 	path string
 	root fd
+	// folders is held for writing by who removes folders that hold nothing, and for
+	// reading by who is about to put something into one.
+	folders sync.RWMutex
 }
 
 // Open opens the repository at root and creates it, with mode 0700, where it is
@@ -101,6 +105,8 @@ func (r *Repository) PrepareOutput(namespace, uri string) error {
 	if err != nil {
 		return err
 	}
+	r.folders.RLock()
+	defer r.folders.RUnlock()
 	if err := makeFolders(r.root, at.segments(), 0o777); err != nil {
 		return fmt.Errorf("create the output folder %s: %w", uri, err)
 	}

@@ -240,6 +240,8 @@ func (s *Stage) Publish(namespace, uri, name string, mayShare bool) (err error) 
 	if err != nil {
 		return err
 	}
+	s.repository.folders.RLock()
+	defer s.repository.folders.RUnlock()
 	segments := at.segments()
 	if err := s.repository.checkParents(segments[:len(segments)-1], mayShare); err != nil {
 		return fmt.Errorf("publish artifact %s: %w", uri, err)

@@ -238,9 +238,14 @@ func (m *Mirror) trim(ctx context.Context, bound int64) error {
 	return nil
 }
 
-// tidy is Trim after something else was done, which its failure does not undo.
+// tidy is Trim, and Relieve, after something else was done, which its failure does
+// not undo.
 func (m *Mirror) tidy(ctx context.Context) {
-	if err := m.Trim(ctx); err != nil && ctx.Err() == nil {
+	err := m.Trim(ctx)
+	if err == nil {
+		_, err = m.Relieve(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
 		m.log.Warn("copies of artifacts that buckets have are not removed", "error", err)
 	}
 }

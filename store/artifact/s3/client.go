@@ -22,6 +22,8 @@ const (
 	// shaMetadata is the user metadata that holds the SHA-256 of an object's
 	// contents, in hexadecimal. minio-go gives its name back in this form.
 	shaMetadata = "Skiff-Sha256"
+	// ownerMetadata holds the mark of the Owner that uploaded an object.
+	ownerMetadata = "Skiff-Owner"
 	// idleTimeout ends a connection on which nothing moves.
 	idleTimeout = 60 * time.Second
 	// dialTimeout is for an endpoint that takes no connections at all.
@@ -42,6 +44,7 @@ type Client struct {
 	secrets  []string // that no message may hold
 	close    func()
 	part     int64 // partSize, less in tests
+	batch    int   // deleteBatch, less in tests
 }
 
 // Dial makes a client. It does not connect: the first request does.
@@ -75,7 +78,7 @@ func dial(p Place, c Credentials, idle time.Duration) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("object store %s: %w: %w", p.Endpoint, ErrSettings, err)
 	}
-	client := &Client{core: *core, endpoint: p.Endpoint, retries: p.Retries, part: partSize, close: transport.CloseIdleConnections}
+	client := &Client{core: *core, endpoint: p.Endpoint, retries: p.Retries, part: partSize, batch: deleteBatch, close: transport.CloseIdleConnections}
 	for _, secret := range []string{c.AccessKey, c.SecretKey, c.SessionToken} {
 		if secret != "" {
 			client.secrets = append(client.secrets, secret)
@@ -118,6 +121,8 @@ type object struct {
 	// sha is the content's SHA-256 in hexadecimal; empty where it is not known,
 	// as it is in listings and of objects that others made.
 	sha string
+	// mark is the owner's; empty in listings and of objects that others made.
+	mark string
 }
 
 // Content is what a bucket has under an artifact's key.
@@ -198,7 +203,8 @@ func (c *Client) list(ctx context.Context, found *Content, key string) error {
 }
 
 func objectOf(info minio.ObjectInfo, key, path string) object {
-	o := object{path: path, key: key, etag: strings.Trim(info.ETag, `"`), size: info.Size, sha: strings.ToLower(info.UserMetadata[shaMetadata])}
+	o := object{path: path, key: key, etag: strings.Trim(info.ETag, `"`), size: info.Size, sha: strings.ToLower(info.UserMetadata[shaMetadata]),
+		mark: info.UserMetadata[ownerMetadata]}
 	if sum, err := hex.DecodeString(o.sha); err != nil || len(sum) != sha256.Size {
 		o.sha = ""
 	}

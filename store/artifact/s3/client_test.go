@@ -83,7 +83,7 @@ func noise(size int) []byte {
 // roundTrip uploads and downloads and compares.
 func roundTrip(t *testing.T, c *Client, key string, source folder) *Content {
 	t.Helper()
-	up, err := c.Upload(t.Context(), miniotest.Bucket, key, source, nil)
+	up, err := c.Upload(t.Context(), "", miniotest.Bucket, key, source, nil)
 	if err != nil {
 		t.Fatalf("upload: %v", err)
 	}
@@ -193,7 +193,7 @@ func TestDenied(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		_, err = c.Upload(t.Context(), miniotest.Bucket, "x", folder{"": []byte("x")}, nil)
+		_, err = c.Upload(t.Context(), "", miniotest.Bucket, "x", folder{"": []byte("x")}, nil)
 		if !errors.Is(err, ErrDenied) {
 			t.Errorf("%s: %v, want ErrDenied", name, err)
 		}
@@ -210,7 +210,7 @@ func TestDenied(t *testing.T) {
 func TestDownloadOverABadNetwork(t *testing.T) {
 	server := miniotest.Start(t)
 	data := noise(small - 1)
-	if _, err := newClient(t, server.Host).Upload(t.Context(), miniotest.Bucket, "x", folder{"": data}, nil); err != nil {
+	if _, err := newClient(t, server.Host).Upload(t.Context(), "", miniotest.Bucket, "x", folder{"": data}, nil); err != nil {
 		t.Fatal(err)
 	}
 	const late = 1 << 20 // within the body, whatever the header's length
@@ -263,7 +263,7 @@ func TestDownloadOverABadNetwork(t *testing.T) {
 // TestHang: a store that goes silent in the middle is away, not waited for.
 func TestHang(t *testing.T) {
 	server := miniotest.Start(t)
-	if _, err := newClient(t, server.Host).Upload(t.Context(), miniotest.Bucket, "x", folder{"": noise(small - 1)}, nil); err != nil {
+	if _, err := newClient(t, server.Host).Upload(t.Context(), "", miniotest.Bucket, "x", folder{"": noise(small - 1)}, nil); err != nil {
 		t.Fatal(err)
 	}
 	proxy := miniotest.NewProxy(t, server.Host)
@@ -315,7 +315,7 @@ func TestUploadOverABadNetwork(t *testing.T) {
 		}
 		return true
 	})
-	if _, err := c.Upload(t.Context(), miniotest.Bucket, "spoilt", folder{"": data}, nil); !errors.Is(err, ErrCorrupt) {
+	if _, err := c.Upload(t.Context(), "", miniotest.Bucket, "spoilt", folder{"": data}, nil); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("upload: %v, want ErrCorrupt", err)
 	}
 	if keys := server.Keys("spoilt"); len(keys) != 0 {
@@ -332,7 +332,7 @@ func TestResume(t *testing.T) {
 	data := noise(6*small + 5)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, err := c.Upload(ctx, miniotest.Bucket, "big", folder{"": data}, func(done, total int64) {
+	_, err := c.Upload(ctx, "", miniotest.Bucket, "big", folder{"": data}, func(done, total int64) {
 		if total != int64(len(data)) {
 			t.Errorf("the total is %d", total)
 		}
@@ -363,7 +363,7 @@ func TestResume(t *testing.T) {
 		t.Errorf("%d parts are left over, %v", parts, err)
 	}
 	sent.Store(0)
-	if _, err := c.Upload(t.Context(), miniotest.Bucket, "big", folder{"": data}, nil); err != nil || sent.Load() > 1<<16 {
+	if _, err := c.Upload(t.Context(), "", miniotest.Bucket, "big", folder{"": data}, nil); err != nil || sent.Load() > 1<<16 {
 		t.Errorf("an upload of what is there sent %d bytes, %v", sent.Load(), err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/skiff-ml/skiff/api/address"
+	"github.com/skiff-ml/skiff/api/skiff"
 	"github.com/skiff-ml/skiff/store"
 	"github.com/skiff-ml/skiff/store/artifact"
 )
@@ -25,11 +26,17 @@ type Config struct {
 	Repository *artifact.Repository
 	// Store has the namespaces' config maps and secrets.
 	Store store.Interface
+	// Owner is by whom objects in buckets are told to be this installation's; where
+	// it is empty, none are, and nothing is removed from a bucket.
+	Owner string
 	// Environment is what "fromEnv: true" means; nil refuses it.
 	Environment *Credentials
 	// CacheBytes bounds what is kept here although a bucket has it; 0 means
 	// DefaultCacheBytes.
 	CacheBytes int64
+	// Reserve is how many bytes are to stay free on the disk; 0 means what Reserve
+	// says of it.
+	Reserve int64
 	// Reach is how far artifacts are fetched that have an http or https address.
 	// Where it is not nowhere, buckets of gs:// that the namespace says nothing of
 	// are read as the public reads them.
@@ -120,37 +127,37 @@ func (m *Mirror) Endpoint(ctx context.Context, namespace, uri string) (string, b
 	return p.Endpoint, kept, err
 }
 
-// Deliver brings a committed artifact to its bucket and returns its version
-// there; where no bucket keeps it there is nothing to do. It may be repeated, and
-// goes on where it broke off. progress, where not nil, is told of bytes that are
-// there, from several goroutines.
-func (m *Mirror) Deliver(ctx context.Context, namespace, uri string, progress func(done, total int64)) (version string, err error) {
+// Deliver brings a committed artifact to its bucket and says what is there then;
+// nil where no bucket keeps it, and of an empty folder, which no bucket can keep.
+// It may be repeated, and goes on where it broke off. progress, where not nil, is
+// told of bytes that are there, from several goroutines.
+func (m *Mirror) Deliver(ctx context.Context, namespace, uri string, progress func(done, total int64)) (*skiff.Upload, error) {
 	p, kept, err := m.place(ctx, namespace, uri)
 	if err != nil || !kept {
-		return "", err
+		return nil, err
 	}
 	key := Key{namespace, uri}
 	unlock, err := m.lock(ctx, key)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer unlock()
 	c, err := m.client(ctx, namespace, p)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	content, err := c.Upload(ctx, p.Bucket, p.Key, &local{m.Repository, key}, progress)
+	content, err := c.Upload(ctx, m.owner(namespace), p.Bucket, p.Key, &local{m.Repository, key}, progress)
 	if err != nil {
-		return "", p.explain(err)
+		return nil, p.explain(err)
 	}
 	if content.Files == 0 {
-		return content.Version, nil // an empty folder is nowhere but here
+		return nil, nil //nolint:nilnil // An empty folder is nowhere but here.
 	}
 	if err := m.records.put(key, record{Version: content.Version, Size: content.Size, Made: true}); err != nil {
-		return "", err
+		return nil, err
 	}
 	m.tidy(ctx)
-	return content.Version, nil
+	return &skiff.Upload{Endpoint: p.Endpoint, Version: content.Version}, nil
 }
 
 // Version looks up what a bucket has and identifies its contents: "sha256:…"

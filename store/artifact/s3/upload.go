@@ -48,7 +48,10 @@ type File interface {
 // there already, whole objects or parts of them, is not sent again, so an upload
 // that broke off is taken up by calling it again. progress, where not nil, is
 // told of bytes that are there.
-func (c *Client) Upload(ctx context.Context, bucket, key string, source Source, progress func(done, total int64)) (*Content, error) {
+//
+// What is sent carries the owner's mark, by which Remove knows it. What somebody
+// else put there with the same contents is left as it is, and stays theirs.
+func (c *Client) Upload(ctx context.Context, owner Owner, bucket, key string, source Source, progress func(done, total int64)) (*Content, error) {
 	files, dir, err := source.Files(ctx)
 	if err != nil {
 		return nil, err
@@ -56,7 +59,7 @@ func (c *Client) Upload(ctx context.Context, bucket, key string, source Source, 
 	if dir && len(files) == 0 {
 		return &Content{Dir: true, Version: version(nil), bucket: bucket}, nil // a bucket has no empty folders
 	}
-	up := &uploading{c: c, bucket: bucket, source: source, progress: progress, there: map[string]object{}}
+	up := &uploading{c: c, owner: owner, bucket: bucket, source: source, progress: progress, there: map[string]object{}}
 	for _, f := range files {
 		up.total += f.Size
 	}
@@ -98,6 +101,7 @@ func (c *Client) Upload(ctx context.Context, bucket, key string, source Source, 
 // uploading is one Upload.
 type uploading struct {
 	c        *Client
+	owner    Owner
 	bucket   string
 	source   Source
 	progress func(done, total int64)
@@ -125,12 +129,12 @@ func (u *uploading) file(ctx context.Context, key string, f artifact.Member) (o 
 	if err != nil {
 		return object{}, err
 	}
-	o = object{path: f.Path, key: key, size: f.Size, sha: hex.EncodeToString(sum)}
+	o = object{path: f.Path, key: key, size: f.Size, sha: hex.EncodeToString(sum), mark: u.owner.mark(u.bucket, key)}
 	if u.mayBeThere(o) {
 		switch was, err := u.present(ctx, o); {
 		case err != nil:
 			return object{}, err
-		case was.sha == o.sha:
+		case was.sha == o.sha && (was.mark == o.mark || was.mark == ""):
 			u.add(f.Size)
 			return was, nil
 		}
@@ -172,7 +176,11 @@ func (u *uploading) present(ctx context.Context, o object) (object, error) {
 }
 
 func (o object) options() minio.PutObjectOptions {
-	return minio.PutObjectOptions{UserMetadata: map[string]string{shaMetadata: o.sha}, ContentType: "application/octet-stream", DisableMultipart: true}
+	metadata := map[string]string{shaMetadata: o.sha}
+	if o.mark != "" {
+		metadata[ownerMetadata] = o.mark
+	}
+	return minio.PutObjectOptions{UserMetadata: metadata, ContentType: "application/octet-stream", DisableMultipart: true}
 }
 
 // whole sends a file in one piece and returns its entity tag.

@@ -26,6 +26,7 @@ type daemonFlags struct {
 	sources     string
 	retain      string
 	cache       string
+	reserve     string
 	patience    time.Duration
 	s3FromEnv   bool
 }
@@ -43,6 +44,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.sources, "pipeline-urls", daemon.SourcesOff, "off, public or any: from which addresses clients may have pipelines fetched, and pipelines import artifacts")
 	flags.StringVar(&f.retain, "retain", "", "what to keep of artifacts, as in max-age=30d,max-runs=1000,max-bytes=200GiB; everything if left out")
 	flags.StringVar(&f.cache, "artifact-cache", "", "how much is kept here of artifacts that buckets have, too; default 50Gi")
+	flags.StringVar(&f.reserve, "disk-reserve", "", "below how much free disk copies go of artifacts that buckets have, too; default 5Gi, or 5% of a smaller disk")
 	flags.DurationVar(&f.patience, "store-patience", 0, "how long a task waits for an object store that is away; default 72h")
 	flags.BoolVar(&f.s3FromEnv, "s3-from-env", false, "lend the daemon's AWS_* variables to namespaces whose kfp-launcher config map says fromEnv")
 	_ = cmd.RegisterFlagCompletionFunc("runtime", cobra.FixedCompletions(
@@ -53,7 +55,7 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 func (f *daemonFlags) given(cmd *cobra.Command) []string {
 	var used []string
 	for _, name := range []string{"runtime", "fake-gpus", "fake-node", "container-env", "container-ca", "warm-steps", "cache-expiry", "node-label", "pipeline-urls", "retain",
-		"artifact-cache", "store-patience", "s3-from-env"} {
+		"artifact-cache", "disk-reserve", "store-patience", "s3-from-env"} {
 		if cmd.Flags().Changed(name) {
 			used = append(used, "--"+name)
 		}
@@ -72,12 +74,18 @@ func (f *daemonFlags) config(a *app) (daemon.Config, error) {
 		ContainerEnv: f.containerEn, ContainerCA: f.containerCA, WarmSteps: f.warmSteps, CacheExpiry: f.cacheExpiry, NodeLabels: f.nodeLabels, PipelineURLs: f.sources, Version: a.version,
 		StorePatience: f.patience, S3FromEnv: f.s3FromEnv,
 	}
-	if f.cache != "" {
-		size, err := core.ParseQuantity(f.cache)
-		if err != nil || size.Value() <= 0 {
-			return cfg, refuse(fmt.Errorf("--artifact-cache %q: want a size, such as 50Gi", f.cache))
+	for _, size := range []struct {
+		flag, text, example string
+		to                  *int64
+	}{{"artifact-cache", f.cache, "50Gi", &cfg.ArtifactCache}, {"disk-reserve", f.reserve, "5Gi", &cfg.DiskReserve}} {
+		if size.text == "" {
+			continue
 		}
-		cfg.ArtifactCache = size.Value()
+		quantity, err := core.ParseQuantity(size.text)
+		if err != nil || quantity.Value() <= 0 {
+			return cfg, refuse(fmt.Errorf("--%s %q: want a size, such as %s", size.flag, size.text, size.example))
+		}
+		*size.to = quantity.Value()
 	}
 	if cfg.Retain, err = skiff.ParseRetention(f.retain); err != nil {
 		return cfg, refuse(fmt.Errorf("--retain: %w", err))

@@ -23,7 +23,8 @@ func (a *app) gcCommand() *cobra.Command {
 		Long: "Remove the contents of artifacts that are kept no longer, at once; the daemon does the same\n" +
 			"every ten minutes. The bounds are those of \"skiff up --retain\", or the namespace's own in the\n" +
 			"config map " + skiff.RetentionConfigMap + ", or those given here. What was not used for longest goes first;\n" +
-			"what is pinned, or of a pinned or active run, stays. Lineage stays in any case.\n\n" +
+			"what is pinned, or of a pinned or active run, stays. Lineage stays in any case.\n" +
+			"From buckets goes what skiff uploaded; where one is away it is tried again later.\n\n" +
 			"  skiff gc --dry-run --retain max-age=30d,max-bytes=200GiB",
 		Args: cobra.NoArgs,
 	}
@@ -57,6 +58,9 @@ func (a *app) gcCommand() *cobra.Command {
 
 // printPurge shows what went, or would go.
 func (a *app) printPurge(report *skiff.PurgeReport) error {
+	if report.Stuck > 0 {
+		a.notef("contents of %d artifacts were given up and are not removed; it is tried again every ten minutes: %s", report.Stuck, report.StuckMessage)
+	}
 	if report.Retention == "" {
 		a.notef("namespace %s has no bounds, so everything is kept; set some with \"skiff up --retain\", in the config map %s, or here with --retain",
 			report.Namespace, skiff.RetentionConfigMap)
@@ -88,6 +92,10 @@ func (a *app) printPurge(report *skiff.PurgeReport) error {
 		}
 	}
 	line := fmt.Sprintf("%d artifacts, %s, %s (%s)", report.Artifacts, view.Bytes(report.Bytes), went, report.Retention)
+	if report.BucketBytes > 0 {
+		line = fmt.Sprintf("%d artifacts, %s (%s of it in buckets), %s (%s)",
+			report.Artifacts, view.Bytes(report.Bytes), view.Bytes(report.BucketBytes), went, report.Retention)
+	}
 	if len(kept) > 0 {
 		line += "; kept all the same: " + strings.Join(kept, ", ")
 	}

@@ -64,7 +64,7 @@ func (d *daemon) openArtifacts(e *engines) (err error) {
 		}
 	}
 	cfg := s3.Config{
-		Repository: e.repository, Store: d.store, CacheBytes: d.cfg.ArtifactCache, Reach: d.cfg.pipelineReach(), Logger: d.log,
+		Repository: e.repository, Store: d.store, Owner: d.store.ID(), CacheBytes: d.cfg.ArtifactCache, Reserve: d.cfg.DiskReserve, Reach: d.cfg.pipelineReach(), Logger: d.log,
 		InUse: func(ctx context.Context) (map[s3.Key]bool, error) { return e.pipelines.InUse(ctx) },
 	}
 	if d.cfg.S3FromEnv {

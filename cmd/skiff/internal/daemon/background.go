@@ -41,6 +41,9 @@ func Background(cfg Config) error {
 	if cfg.ArtifactCache != 0 {
 		args = append(args, "--artifact-cache", strconv.FormatInt(cfg.ArtifactCache, 10))
 	}
+	if cfg.DiskReserve != 0 {
+		args = append(args, "--disk-reserve", strconv.FormatInt(cfg.DiskReserve, 10))
+	}
 	if cfg.StorePatience != 0 {
 		args = append(args, "--store-patience", cfg.StorePatience.String())
 	}

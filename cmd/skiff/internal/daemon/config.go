@@ -98,6 +98,9 @@ type Config struct {
 	// ArtifactCache bounds, in bytes, what is kept here of artifacts that buckets
 	// have, too; 0 means s3.DefaultCacheBytes.
 	ArtifactCache int64
+	// DiskReserve is below how many free bytes the disk of the state counts as
+	// nearly full; 0 means what s3.Reserve says.
+	DiskReserve int64
 	// StorePatience is how long a task waits for an object store that is away; 0
 	// means pipeline.DefaultStorePatience.
 	StorePatience time.Duration
@@ -154,6 +157,9 @@ func (c *Config) Check() error {
 		if _, err := skiff.ParseAge(c.CacheExpiry); err != nil {
 			return fmt.Errorf("--cache-expiry: %w; want an age, as in 720h or 30d", err)
 		}
+	}
+	if c.DiskReserve < 0 {
+		return fmt.Errorf("--disk-reserve: want a size, such as 5Gi")
 	}
 	if c.ArtifactCache < 0 {
 		return fmt.Errorf("--artifact-cache: want a size, such as 50Gi")

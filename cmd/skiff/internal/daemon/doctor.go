@@ -17,19 +17,16 @@ import (
 	"github.com/skiff-ml/skiff/runtime/launch/embedded"
 	"github.com/skiff-ml/skiff/runtime/plugin"
 	"github.com/skiff-ml/skiff/server/view"
+	"github.com/skiff-ml/skiff/store/artifact/s3"
 )
 
-const (
-	// probeTimeout bounds one probe: what takes longer is as good as absent.
-	probeTimeout = 3 * time.Second
-	// lowDisk is where images and artifacts of ordinary pipelines no longer fit.
-	lowDisk = 5 << 30
-)
+// probeTimeout bounds one probe: what takes longer is as good as absent.
+const probeTimeout = 3 * time.Second
 
 // Doctor probes this machine without a daemon. It changes nothing outside the
 // state folder.
 func Doctor(ctx context.Context, cfg Config) []view.Check {
-	checks := []view.Check{stateCheck(cfg.StateDir), diskCheck(cfg.StateDir)}
+	checks := []view.Check{stateCheck(cfg.StateDir), diskCheck(cfg.StateDir, cfg.DiskReserve)}
 	checks = append(checks, runtimeChecks(ctx, cfg)...)
 	checks = append(checks, gpuChecks(ctx, cfg)...)
 	return append(checks, pythonCheck(ctx), cgroupCheck(), loopbackCheck(ctx))
@@ -51,15 +48,18 @@ func stateCheck(dir string) view.Check {
 	return check
 }
 
-func diskCheck(dir string) view.Check {
+func diskCheck(dir string, reserve int64) view.Check {
 	// The folder may not be there yet; what counts is where it will be.
 	for dir != "/" && unix.Access(dir, unix.F_OK) != nil {
 		dir = filepath.Dir(dir)
 	}
 	disk := diskOf(dir)
+	if reserve == 0 {
+		reserve = s3.Reserve(disk.TotalBytes)
+	}
 	check := view.Check{Name: "disk", Status: view.CheckOK,
-		Found: fmt.Sprintf("%s free of %s", view.Bytes(disk.FreeBytes), view.Bytes(disk.TotalBytes))}
-	if disk.FreeBytes < lowDisk {
+		Found: fmt.Sprintf("%s free of %s; nearly full below %s (--disk-reserve)", view.Bytes(disk.FreeBytes), view.Bytes(disk.TotalBytes), view.Bytes(reserve))}
+	if disk.FreeBytes < reserve {
 		check.Status = view.CheckWarning
 		check.Fix = "images and artifacts need room; free some, or put the state elsewhere with --state-dir"
 	}

@@ -81,6 +81,7 @@ func (d *daemon) runEngines(ctx context.Context) error {
 		running.Go(func() error { return quietly(ctx, e.pipelines.Run(ctx)) })
 		running.Go(func() error { return quietly(ctx, e.recurring.Run(ctx)) })
 		running.Go(func() error { return quietly(ctx, e.retention.Run(ctx)) })
+		running.Go(func() error { return quietly(ctx, e.artifacts.Run(ctx)) })
 		running.Go(func() error { return quietly(ctx, d.followDevices(ctx, e, found.source)) })
 		return running.Wait()
 	})
@@ -232,7 +233,7 @@ func (d *daemon) controllers(e *engines, machine runtime.Inventory) error {
 		return err
 	}
 	e.retention, err = retention.New(retention.Config{
-		Store: d.store, Contents: e.repository, Using: e.pipelines.Using, Retention: d.cfg.Retain, Logger: d.log,
+		Store: d.store, Contents: e.artifacts, Using: e.pipelines.Using, Retention: d.cfg.Retain, Logger: d.log,
 	})
 	return err
 }

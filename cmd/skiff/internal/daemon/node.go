@@ -18,6 +18,7 @@ import (
 	"github.com/skiff-ml/skiff/scheduler"
 	"github.com/skiff-ml/skiff/server/view"
 	"github.com/skiff-ml/skiff/store"
+	"github.com/skiff-ml/skiff/store/artifact/s3"
 )
 
 // Node implements server.NodeSource. Before the engines are up it tells what is
@@ -46,6 +47,7 @@ func (d *daemon) Node(ctx context.Context) (*view.Node, error) {
 	} else {
 		node.Isolation, node.Notes = capabilities.Isolation, capabilities.Notes
 	}
+	node.Conditions = append(node.Conditions, diskConditions(e.artifacts)...)
 	snapshot, err := e.pods.Snapshot(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("ask the scheduler who holds what: %w", err)
@@ -108,6 +110,17 @@ func storeConditions(h store.Health) []core.Condition {
 		add("BackupFailed", "BackupFailed", h.Backup.Problem, true, h.Backup.Finished)
 	}
 	return all
+}
+
+// diskConditions says that the disk is nearly full.
+func diskConditions(m *s3.Mirror) []core.Condition {
+	p, err := m.Pressure()
+	if err != nil || !p.Low() {
+		return nil
+	}
+	return []core.Condition{{Type: "DiskPressure", Status: "True", Reason: "NearlyFull", Message: fmt.Sprintf(
+		"the disk of %s has %s free, less than the %s of --disk-reserve; copies of artifacts that buckets have, too, go by themselves (%s are left), nothing else does: "+
+			"bound what is kept with \"skiff gc --retain\", or make room", m.Path(), view.Bytes(p.Free), view.Bytes(p.Reserve), view.Bytes(p.Copies))}}
 }
 
 func diskOf(dir string) view.Disk {

@@ -140,6 +140,25 @@ func (s *Server) Keys(prefix string) []string {
 	return keys
 }
 
+// Session are credentials, with their session token, that may do the named actions
+// on the bucket, such as "s3:GetObject", and nothing else.
+func (s *Server) Session(actions ...string) (accessKey, secretKey, token string) {
+	s.t.Helper()
+	policy := fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["%s"],"Resource":["arn:aws:s3:::%s","arn:aws:s3:::%s/*"]}]}`,
+		strings.Join(actions, `","`), Bucket, Bucket)
+	session, err := credentials.NewSTSAssumeRole("http://"+s.Host, credentials.STSAssumeRoleOptions{
+		AccessKey: AccessKey, SecretKey: SecretKey, Policy: policy, DurationSeconds: 3600, Location: "us-east-1",
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	got, err := session.GetWithContext(&credentials.CredContext{Client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return got.AccessKeyID, got.SecretAccessKey, got.SessionToken
+}
+
 // Parts is how many parts of unfinished uploads there are of a key.
 func (s *Server) Parts(key string) (int, error) {
 	core := minio.Core{Client: s.Admin}
