@@ -28,7 +28,7 @@ type Limits struct {
 // DefaultLimits keep a page below some ten milliseconds, save for orders that no
 // index has: a row is read in a quarter of a microsecond, an object in ten.
 func DefaultLimits() Limits {
-	return Limits{Rows: 20_000, Reads: 600, Sorted: 5000, Total: 20_000}
+	return Limits{Rows: 10_000, Reads: 600, Sorted: 5000, Total: 20_000}
 }
 
 // Listing is what can be listed of one kind.

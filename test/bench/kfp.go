@@ -19,7 +19,7 @@ const kfpAbout = "Requests of the API of Kubeflow Pipelines to `skiff up`, over 
 	"machine: lists of 50 runs as the SDK and the UI ask for them, one request at a time, the first page and those behind it; " +
 	"and `GET /runs/ID` (a run of five tasks, with its pipeline of 10 kB) by eight connections at once. " +
 	"The runs are of two namespaces, 20 experiments and five recurring runs; half have metrics, and nothing that they are listed by has to do with their age. " +
-	"A page looks through 20,000 rows of an index at most: where few runs fit it comes short, with the token of the rest."
+	"A page looks through 10,000 rows of an index at most: where few runs fit it comes short, with the token of the rest."
 
 const (
 	kfpPage = 50
