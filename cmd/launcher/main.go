@@ -42,7 +42,7 @@ func run(dir string) int {
 	if err != nil {
 		return refuse(err)
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }() // only held
 	if err := neverRan(lock); err != nil {
 		return refuse(err)
 	}

@@ -61,8 +61,8 @@ func (p *pump) run() {
 		ended := false
 		err := p.raw.Read(func(fd uintptr) bool {
 			n, err := p.move(int(fd))
-			ended = n == 0 && err == nil || err != nil && err != syscall.EAGAIN
-			return err != syscall.EAGAIN
+			ended = n == 0 && err == nil || err != nil && !errors.Is(err, syscall.EAGAIN)
+			return !errors.Is(err, syscall.EAGAIN)
 		})
 		now := time.Now()
 		if ended || err != nil {

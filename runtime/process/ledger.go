@@ -143,7 +143,7 @@ func (l *ledger) append(raw []byte) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // A write that fails says so itself.
+	defer f.Close()
 	n, err := f.Write(raw)
 	if err != nil {
 		if info, err2 := f.Stat(); n > 0 && err2 == nil {
