@@ -321,7 +321,7 @@ func (c *Controller) sweepFolders(ctx context.Context) {
 	for {
 		names, err := dir.Readdirnames(256)
 		for _, uid := range names {
-			if uid == markFile {
+			if uid == markFile || uid == spareFolder {
 				continue
 			}
 			if c.sweepFolder(ctx, uid) != nil {

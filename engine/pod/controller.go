@@ -25,6 +25,7 @@ type Controller struct {
 	log     *slog.Logger
 	now     func() time.Time
 	podsDir string
+	spares  *host.Spares // pods' folders
 	start   *startGate
 	pulls   atomic.Bool // the backend fetches images; else it knows at once
 
@@ -93,6 +94,7 @@ func New(cfg Config) (*Controller, error) {
 		inbox:   make(chan func(), 256), ready: make(chan struct{}), blind: make(chan struct{}, 1),
 		runs: make(map[string]*run), leftover: make(map[string]*leftover),
 	}
+	c.spares = host.NewSpares(filepath.Join(c.podsDir, spareFolder), sparePods, makeSpare)
 	if c.launchers = cfg.Launchers; c.launchers == nil {
 		c.launchers = host.New()
 	}
@@ -116,6 +118,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer func() {
 		cancel(nil)
 		c.group.Wait()
+		c.spares.Close()
 		if c.cfg.Launchers == nil {
 			_ = c.launchers.Close()
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/skiff-ml/skiff/api/core"
 	"github.com/skiff-ml/skiff/runtime"
 	"github.com/skiff-ml/skiff/runtime/launch"
+	"github.com/skiff-ml/skiff/runtime/launch/host"
 	"github.com/skiff-ml/skiff/scheduler"
 	"github.com/skiff-ml/skiff/store"
 )
@@ -229,7 +230,7 @@ func (r *run) work(outer context.Context) (*ending, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	if err := makePodDir(r.dir); err != nil {
+	if err := r.makeFolder(); err != nil {
 		return nil, &ending{reason: ReasonConfig, message: "make the pod's folder: " + err.Error(), infrastructure: true}
 	}
 	if err := r.checkSettings(ctx); err != nil {
@@ -249,11 +250,33 @@ func (r *run) work(outer context.Context) (*ending, error) {
 	return r.supervise(ctx)
 }
 
-func makePodDir(dir string) error {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+// Folders of pods are kept ready, with the control folder of a container of the
+// name that steps have.
+const (
+	spareFolder    = ".spare"
+	spareContainer = "main"
+	sparePods      = 8
+)
+
+func makeSpare(path string) error {
+	if err := os.Mkdir(path, 0o711); err != nil {
 		return err
 	}
-	if err := os.Mkdir(dir, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
+	return host.MakeFolder(path, spareContainer)
+}
+
+// makeFolder makes the pod's folder, unless it is there.
+func (r *run) makeFolder() error {
+	if _, err := os.Lstat(r.dir); err == nil {
+		return nil
+	}
+	if r.main[0].container.Name == spareContainer && r.c.spares.Take(func(spare string) error { return os.Rename(spare, r.dir) }) {
+		return nil
+	}
+	if err := os.MkdirAll(r.c.podsDir, 0o700); err != nil {
+		return err
+	}
+	if err := os.Mkdir(r.dir, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	return nil

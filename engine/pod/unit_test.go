@@ -252,7 +252,7 @@ func TestContainerSpec(t *testing.T) {
 		cfg.Volumes, cfg.ClampCPUMilli, cfg.Env = folders{dir}, 2000, []string{"PIP_INDEX_URL=x"}
 		cfg.Mounts = []runtime.Mount{{HostPath: "/ca.pem", Path: "/etc/ca.pem", ReadOnly: true}}
 	})
-	if err := makePodDir(r.dir); err != nil {
+	if err := r.makeFolder(); err != nil {
 		t.Fatal(err)
 	}
 	got, err := r.containerSpec(t.Context(), r.main[0])

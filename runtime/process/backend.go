@@ -18,6 +18,12 @@ import (
 	"github.com/skiff-ml/skiff/runtime/launch/host"
 )
 
+// locksFolder is where in the state folder spareLocks locks are kept ready.
+const (
+	locksFolder = "locks"
+	spareLocks  = 8
+)
+
 // Backend runs containers as processes. Make one with New.
 type Backend struct {
 	cfg    Config
@@ -32,6 +38,7 @@ type Backend struct {
 
 	keepers pool
 	ledger  *ledger
+	locks   *host.Spares
 
 	mu         sync.Mutex
 	containers map[string]*container
@@ -54,6 +61,7 @@ func New(cfg Config) (*Backend, error) {
 		cfg: cfg, host: host.New(), ctx: ctx, cancel: cancel,
 		containers: map[string]*container{}, pythons: map[string]interpreter{},
 	}
+	b.locks = host.NewSpares(filepath.Join(cfg.StateDir, locksFolder), spareLocks, host.MakeLock)
 	b.probe = sync.OnceValue(b.findIsolation)
 	b.masked = sync.OnceValue(b.findMasked)
 	if err := b.load(); err != nil {
@@ -67,6 +75,7 @@ func (b *Backend) Close() error {
 	b.cancel()
 	b.keepers.close()
 	err := b.host.Close()
+	b.locks.Close()
 	b.followers.Wait()
 	b.mu.Lock()
 	defer b.mu.Unlock()

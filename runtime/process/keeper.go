@@ -119,7 +119,7 @@ func (c *container) startKept(iso isolation) (bool, error) {
 			fresh = true
 		}
 		if lock == nil {
-			if lock, err = host.TakeLock(c.control); err != nil {
+			if lock, err = host.TakeLock(c.control, c.b.locks); err != nil {
 				k.conn.Close()
 				return false, err
 			}

@@ -149,10 +149,20 @@ const (
 	Dead
 )
 
+// MakeLock makes a spare for TakeLock.
+func MakeLock(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) // As open as any lock.
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 // TakeLock makes a control folder's lock in the name of a launcher that is about
 // to inherit it (launch.Assign). From here on the folder counts as begun, and as
-// dead once everybody who holds the file has gone.
-func TakeLock(dir string) (*os.File, error) {
+// dead once everybody who holds the file has gone. The file is one of spares (see
+// MakeLock), where there is one.
+func TakeLock(dir string, spares *Spares) (*os.File, error) {
 	const tmp = launch.LockFile + ".tmp"
 	d, err := openFolder(dir)
 	if err != nil {
@@ -160,8 +170,12 @@ func TakeLock(dir string) (*os.File, error) {
 	}
 	defer d.Close()
 	folder := int(d.Fd())
-	_ = unix.Unlinkat(folder, tmp, 0) // of a daemon that died right here
-	fd, err := unix.Openat(folder, tmp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+	how := unix.O_RDWR | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	if !spares.Take(func(spare string) error { return unix.Renameat(unix.AT_FDCWD, spare, folder, tmp) }) {
+		_ = unix.Unlinkat(folder, tmp, 0) // of a daemon that died right here
+		how |= unix.O_CREAT | unix.O_EXCL
+	}
+	fd, err := unix.Openat(folder, tmp, how, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("take lock: %w", err)
 	}
