@@ -1,6 +1,7 @@
 package retention_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -253,13 +255,47 @@ func TestBucketDeletedRun(t *testing.T) {
 	}
 }
 
-// TestBucketKilled kills a purging process at random moments: the next one leaves
+// holdDelete has the proxy stop at the request that deletes a few artifacts later,
+// before it has come to the store or, every other round, before the answer has come
+// back. held is closed then; let has everything pass again.
+func holdDelete(proxy *miniotest.Proxy, round int) (held chan struct{}, let func()) {
+	held = make(chan struct{})
+	release := make(chan struct{})
+	var mu sync.Mutex
+	seen, holding := 0, false
+	proxy.Tamper(func(d miniotest.Direction, _ int64, piece []byte) bool {
+		mu.Lock()
+		asks := d == miniotest.Up && bytes.HasPrefix(piece, []byte("POST ")) && bytes.Contains(piece, []byte("?delete"))
+		if asks {
+			seen++
+		}
+		stops := !holding && seen > round+1 && (asks || round%2 == 1 && d == miniotest.Down)
+		if stops && asks && round%2 == 1 {
+			stops = false // at its answer
+		}
+		holding = holding || stops
+		mu.Unlock()
+		if stops {
+			close(held)
+			<-release
+		}
+		return !stops
+	})
+	return held, func() {
+		proxy.Tamper(nil)
+		close(release)
+	}
+}
+
+// TestBucketKilled kills a purging process in the middle: the next one leaves
 // nothing in the bucket but what is kept.
 func TestBucketKilled(t *testing.T) {
 	server := miniotest.Start(t)
 	dir := t.TempDir()
 	w := openWorld(t, dir)
+	proxy := miniotest.NewProxy(t, server.Host)
 	w.keepAt(server)
+	w.keepAs(miniotest.Providers("s3", proxy.Host, "keys") + "    maxRetries: 0\n")
 	for range 40 {
 		w.bucketRun(map[string]string{"a": "0123456789", "b": "x", "c/d": "y"})
 		w.clock = w.clock.Add(time.Hour)
@@ -268,7 +304,9 @@ func TestBucketKilled(t *testing.T) {
 	halves := 0
 	for round := range 6 {
 		w.close()
-		killPurging(t, dir, round)
+		held, let := holdDelete(proxy, round)
+		killPurging(t, dir, round, func() { <-held })
+		let()
 		w = openWorld(t, dir)
 		w.texts = texts
 		keys := server.Keys("root")

@@ -49,8 +49,9 @@ func purgeForever(dir string) int {
 	}
 }
 
-// killPurging has a process purge a world, and kills it when it is at it.
-func killPurging(t *testing.T, dir string, round int) {
+// killPurging has a process purge a world, and kills it when it is at it, when
+// moment returns.
+func killPurging(t *testing.T, dir string, round int, moment func()) {
 	t.Helper()
 	binary, err := os.Executable()
 	if err != nil {
@@ -69,7 +70,7 @@ func killPurging(t *testing.T, dir string, round int) {
 	if lines := bufio.NewScanner(out); !lines.Scan() {
 		t.Fatalf("round %d: the child purges nothing", round)
 	}
-	time.Sleep(time.Duration(3*round) * time.Millisecond)
+	moment()
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func TestKilled(t *testing.T) {
 	texts := w.texts
 	for round := range 8 {
 		w.close()
-		killPurging(t, dir, round)
+		killPurging(t, dir, round, func() { time.Sleep(time.Duration(3*round) * time.Millisecond) })
 		w = openWorld(t, dir)
 		w.texts = texts
 		kept, gone := 0, 0
