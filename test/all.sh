@@ -43,7 +43,7 @@ if ! command -v go >/dev/null; then
 fi
 
 section "what the tests need"
-flags=(-timeout 40m)
+flags=(-timeout 60m)
 # The race detector links C; without a compiler the tests run all the same and the verdict says so.
 if need gcc gcc libc6-dev; then flags+=(-race); fi
 need python3 python3 python3-venv
