@@ -12,10 +12,10 @@ import (
 // version is set by the linker.
 var version = "dev"
 
-// gcPercent lets the heap grow to four times what lives in it. That is little, a
+// gcPercent lets the heap grow to three times what lives in it. That is little, a
 // few megabytes, as memory follows what is active; collecting it twice a second
 // under load is felt in each small step.
-const gcPercent = 300
+const gcPercent = 200
 
 func main() {
 	if os.Getenv("GOGC") == "" {
