@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -12,11 +13,8 @@ import (
 
 // finish reads what the command left, writes the record, and tells everybody.
 func (l *launcher) finish() (code int, recorded bool) {
-	heard := false
 	for c := range l.conns {
-		if c.exec == 0 {
-			heard = true
-		} else {
+		if c.exec != 0 {
 			c.exec = 0
 			c.send(launch.Frame{Execed: &launch.Execed{ExitCode: 128 + int(syscall.SIGKILL)}})
 		}
@@ -50,9 +48,7 @@ func (l *launcher) finish() (code int, recorded bool) {
 	}
 	data, err := json.Marshal(r)
 	if err == nil {
-		// Whoever hears of the end makes it durable where it counts. Where nobody
-		// does, the file has to outlive a power loss.
-		err = l.close(data, !heard)
+		err = l.close(data)
 	}
 	if err != nil {
 		// The daemon will see a launcher that died without a record.
@@ -60,19 +56,32 @@ func (l *launcher) finish() (code int, recorded bool) {
 	}
 	l.phase = launch.PhaseExited
 	var all sync.WaitGroup
+	var heard atomic.Bool
 	for c := range l.conns {
-		all.Go(func() { c.send(launch.Frame{Exited: r}) })
+		all.Go(func() {
+			if c.send(launch.Frame{Exited: r}) {
+				heard.Store(true)
+			}
+		})
 	}
 	all.Wait()
+	if !heard.Load() {
+		// Whoever hears of the end makes it durable where it counts. Where nobody
+		// does, the file has to outlive a power loss; until then the lock is held, so
+		// nobody takes the record for one.
+		if err := l.folder.sync(launch.ExitFile); err != nil {
+			return refuse(err), false
+		}
+	}
 	return r.ExitCode, true
 }
 
 // close writes the exit record behind what the lock says of the start, and makes
 // the lock the record. A lock that the command has taken away gets a new file: of
 // the two, the launcher has the last word.
-func (l *launcher) close(record []byte, durable bool) error {
+func (l *launcher) close(record []byte) error {
 	if !l.lockIsOurs() {
-		return l.folder.replace(launch.ExitFile, record, durable)
+		return l.folder.replace(launch.ExitFile, record)
 	}
 	// Nothing else runs any more, so what a command wrote here goes, and stays away.
 	// At every moment the file says at least what it said before.
@@ -87,7 +96,7 @@ func (l *launcher) close(record []byte, durable bool) error {
 		_ = syscall.Fchown(int(l.lock), l.folder.uid, l.folder.gid) // as in newFile
 	}
 	if err == nil {
-		err = l.folder.rename(l.lock, launch.LockFile, launch.ExitFile, durable)
+		err = syscall.Renameat(l.folder.fd, launch.LockFile, l.folder.fd, launch.ExitFile)
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", launch.ExitFile, err)

@@ -69,8 +69,8 @@ func (d folder) Create(name string) (io.WriteCloser, error) {
 // Remove is for the log writer.
 func (d folder) Remove(name string) error { return syscall.Unlinkat(d.fd, name) }
 
-// replace writes a file by rename; durably where it must outlive a power loss.
-func (d folder) replace(name string, data []byte, durable bool) error {
+// replace writes a file by rename.
+func (d folder) replace(name string, data []byte) error {
 	tmp := name + ".tmp"
 	if err := syscall.Unlinkat(d.fd, tmp); err != nil && err != syscall.ENOENT {
 		return fmt.Errorf("write %s: %w", name, err)
@@ -81,7 +81,7 @@ func (d folder) replace(name string, data []byte, durable bool) error {
 	}
 	_, err = f.Write(data)
 	if err == nil {
-		err = d.rename(f, tmp, name, durable)
+		err = syscall.Renameat(d.fd, tmp, d.fd, name)
 	}
 	if err2 := f.Close(); err == nil {
 		err = err2
@@ -92,30 +92,17 @@ func (d folder) replace(name string, data []byte, durable bool) error {
 	return nil
 }
 
-// rename gives a file that was written its final name; durably both.
-func (d folder) rename(f rawFile, from, to string, durable bool) error {
-	if durable && !f.journalled() {
-		if err := syscall.Fsync(int(f)); err != nil {
-			return err
-		}
+// sync makes a file that has its final name durable, contents and name.
+func (d folder) sync(name string) error {
+	fd, err := syscall.Openat(d.fd, name, syscall.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: name, Err: err}
 	}
-	if err := syscall.Renameat(d.fd, from, d.fd, to); err != nil || !durable {
-		return err
+	defer syscall.Close(fd) //nolint:errcheck // It was only a handle.
+	if err := syscall.Fsync(fd); err != nil {
+		return &os.PathError{Op: "sync", Path: name, Err: err}
 	}
-	if f.journalled() {
-		return syscall.Fsync(int(f))
-	}
-	return syscall.Fsync(d.fd)
-}
-
-// journalled says whether the file lies on a file system whose journal keeps
-// the order of a file's changes: there one sync after the rename makes both the
-// contents and the name durable, at half the cost. Whoever sees the name before
-// that sees a launcher that still lives, and waits.
-func (f rawFile) journalled() bool {
-	const ext4, xfs = 0xef53, 0x58465342
-	var fs syscall.Statfs_t
-	return syscall.Fstatfs(int(f), &fs) == nil && (fs.Type == ext4 || fs.Type == xfs)
+	return os.NewSyscallError("fsync", syscall.Fsync(d.fd))
 }
 
 // takeLock holds the lock file for the life of this process. The file appears

@@ -24,7 +24,7 @@ func (l *launcher) hold() {
 	}
 	data, err := json.Marshal(held)
 	if err == nil {
-		err = l.folder.replace(launch.HeldFile, data, false)
+		err = l.folder.replace(launch.HeldFile, data)
 	}
 	if err != nil {
 		return // nobody would know of it: it ends as it would have

@@ -193,19 +193,21 @@ func (c *conn) dropRights() {
 	c.fds = nil
 }
 
-// send writes one frame. A peer that does not read loses its connection.
-func (c *conn) send(f launch.Frame) {
+// send writes one frame, and reports whether it went. A peer that does not read
+// loses its connection.
+func (c *conn) send(f launch.Frame) bool {
 	b, err := launch.EncodeFrame(f)
 	if err != nil {
-		return
+		return false
 	}
 	if err := c.f.SetWriteDeadline(time.Now().Add(sendTimeout)); err == nil {
 		_, err = c.f.Write(b)
 		if err == nil {
-			return
+			return true
 		}
 	}
 	c.hangUp()
+	return false
 }
 
 // hangUp ends both directions; serve then closes the connection.

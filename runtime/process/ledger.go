@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/skiff-ml/skiff/runtime"
@@ -26,6 +28,7 @@ type ledger struct {
 	mu    sync.Mutex
 	lines int
 	live  map[string][]byte // the line that made it, by name
+	odd   [][]byte          // lines that could not be read: they stay
 }
 
 // line is one change. Groups are the container's control groups, where it has
@@ -44,66 +47,56 @@ type saved struct {
 }
 
 // openLedger reads the ledger of a folder and returns the containers in it. A
-// line that cannot be read is left out, and bad says so.
+// line that cannot be read stays where it is, and bad hears of it.
 func openLedger(dir string, bad func(error)) (*ledger, []saved, error) {
 	l := &ledger{path: filepath.Join(dir, ledgerFile), live: map[string][]byte{}}
 	data, err := os.ReadFile(l.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
 	}
+	there := map[string]saved{}
 	for raw := range bytes.Lines(data) {
 		if raw[len(raw)-1] != '\n' {
 			break // cut off; what was to be done with it never was
 		}
 		l.lines++
-		name, removed, err := named(raw)
+		s, removed, err := readLine(raw)
 		switch {
 		case err != nil:
+			l.odd = append(l.odd, raw)
 			bad(fmt.Errorf("line %d of %s: %w", l.lines, l.path, err))
-		case removed:
-			delete(l.live, name)
+		case removed != "":
+			delete(l.live, removed)
+			delete(there, removed)
 		default:
-			l.live[name] = raw
+			l.live[s.spec.Name] = raw
+			there[s.spec.Name] = s
 		}
 	}
 	if err := l.rewrite(); err != nil {
 		return nil, nil, err
 	}
-	all := make([]saved, 0, len(l.live))
-	for _, raw := range l.live {
-		var in line
-		var s saved
-		err := json.Unmarshal(raw, &in)
-		if err == nil {
-			err = json.Unmarshal(in.Spec, &s.spec)
-		}
-		if err != nil {
-			return nil, nil, fmt.Errorf("read %s: %w", l.path, err)
-		}
-		s.hash, s.groups = hashOf(in.Spec), in.Groups
-		all = append(all, s)
-	}
-	return l, all, nil
+	return l, slices.Collect(maps.Values(there)), nil
 }
 
-// named is the container that a line is about.
-func named(raw []byte) (name string, removed bool, err error) {
-	var in struct {
-		Spec    *struct{ Name string } `json:"spec"`
-		Removed string                 `json:"removed"`
-	}
+// readLine is the container that a line made, or the name of the one it removed.
+func readLine(raw []byte) (s saved, removed string, err error) {
+	var in line
 	if err := json.Unmarshal(raw, &in); err != nil {
-		return "", false, err
+		return s, "", err
 	}
-	if in.Spec != nil {
-		name = in.Spec.Name
-	} else {
-		name, removed = in.Removed, true
+	name := in.Removed
+	if in.Removed == "" {
+		if err := json.Unmarshal(in.Spec, &s.spec); err != nil {
+			return s, "", err
+		}
+		s.hash, s.groups = hashOf(in.Spec), in.Groups
+		name = s.spec.Name
 	}
 	if !plainName(name) {
-		return "", false, fmt.Errorf("%q is not a name", name)
+		return s, "", fmt.Errorf("%q is not a name", name)
 	}
-	return name, removed, nil
+	return s, in.Removed, nil
 }
 
 // add writes down a container that is about to be. spec is its spec in JSON.
@@ -160,7 +153,7 @@ func (l *ledger) append(raw []byte) error {
 const slack = 4096
 
 func (l *ledger) tidy() error {
-	if l.lines < slack+2*len(l.live) {
+	if l.lines < slack+2*len(l.live)+len(l.odd) {
 		return nil
 	}
 	return l.rewrite()
@@ -168,7 +161,7 @@ func (l *ledger) tidy() error {
 
 // rewrite replaces the file by one that has nothing but what there is.
 func (l *ledger) rewrite() error {
-	var all []byte
+	all := bytes.Join(l.odd, nil)
 	for _, raw := range l.live {
 		all = append(all, raw...)
 	}
@@ -180,6 +173,6 @@ func (l *ledger) rewrite() error {
 	if err != nil {
 		return fmt.Errorf("write %s anew: %w", l.path, err)
 	}
-	l.lines = len(l.live)
+	l.lines = len(l.live) + len(l.odd)
 	return nil
 }

@@ -79,6 +79,27 @@ func TestLedger(t *testing.T) {
 	})
 }
 
+// TestLedgerKeepsWhatItCannotRead: a line that says nothing to this release is
+// reported, takes nothing else with it, and is still there for another one.
+func TestLedgerKeepsWhatItCannotRead(t *testing.T) {
+	dir := t.TempDir()
+	const odd = `{"spec":{"Name":7}}` + "\n" + `{"spec":{"Name":"../x"}}` + "\n" + "nonsense\n"
+	whole := odd + `{"spec":{"Name":"a"}}` + "\n"
+	if err := os.WriteFile(filepath.Join(dir, ledgerFile), []byte(whole), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		told := 0
+		l, all, err := openLedger(dir, func(error) { told++ })
+		if err != nil || told != 3 || len(all) != 1 || all[0].spec.Name != "a" {
+			t.Fatalf("%d lines were reported, it has %+v, %v", told, all, err)
+		}
+		if data, err := os.ReadFile(l.path); err != nil || string(data) != whole {
+			t.Fatalf("the ledger became %q, %v", data, err)
+		}
+	}
+}
+
 // TestLedgerStaysSmall: what came and went takes no room for ever.
 func TestLedgerStaysSmall(t *testing.T) {
 	dir := t.TempDir()
